@@ -1,0 +1,44 @@
+"""
+The seam to the places that compute. One protocol, two implementations (`openai`, `triton`), one contract suite
+(`tests/router/test_backends.py`).
+"""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from router.query import Completion, Delta, EmbeddingQuery, Embeddings, Query
+
+
+class Backend(Protocol):
+    """A place that computes completions and embeddings.
+
+    Every method raises `BackendError` or `OverloadedError`, and nothing else. Cancelling a call, or closing the
+    iterator of a stream, cancels the work at the place. Work still running at the query's deadline is cancelled and
+    raises `DeadlineError`.
+    """
+
+    async def complete(self, query: Query) -> Completion:
+        """All answers, whole."""
+        ...
+
+    def stream(self, query: Query) -> AsyncIterator[Delta]:
+        """The answers piece by piece; each one's last piece carries `finish`, the last piece of all `usage`."""
+        ...
+
+    async def embed(self, query: EmbeddingQuery) -> Embeddings:
+        """One vector an input."""
+        ...
+
+    async def ready(self) -> bool:
+        """Whether the place would take work now; never raises."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
+def remaining_s(deadline: float | None) -> float | None:
+    """Seconds left, never below 1 ms: an expired deadline fails at the first wait, through the usual door."""
+    return None if deadline is None else max(deadline - time.monotonic(), 0.001)

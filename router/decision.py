@@ -1,0 +1,177 @@
+"""Where a query goes, and why: rules first, then the score. Pure: no clock, no I/O."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from router.errors import ForbiddenError, UnavailableError, UnknownModelError, UnsupportedError
+from router.query import Capability
+
+
+class Tier(StrEnum):
+    """The two kinds of place: on site, or elsewhere."""
+
+    EDGE = "edge"
+    CLOUD = "cloud"
+
+
+class Reason(StrEnum):
+    """Which rule decided. Header, log field and metric label alike."""
+
+    EASY = "easy"
+    HARD = "hard"
+    MODEL = "model"
+    WISH = "wish"
+    LABEL = "label"
+    KEY = "key"
+    CAPABILITY = "capability"
+    ONLY_TIER = "only-tier"
+    EDGE_FIRST = "edge-first"
+    FALLBACK = "fallback"
+
+
+class Label(StrEnum):
+    """What a policy may say of a request's data."""
+
+    EDGE_ONLY = "edge-only"
+
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A place that answers, as the decision sees it."""
+
+    name: str
+    tier: Tier
+    supports: frozenset[Capability] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the request and its key allow, before any score."""
+
+    model: str = AUTO
+    wish: Tier | None = None
+    labels: frozenset[Label] = frozenset()
+    tiers: frozenset[Tier] = frozenset(Tier)
+    needs: frozenset[Capability] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The target to call; `fallback` may answer instead if it fails before the first byte."""
+
+    target: Target
+    reason: Reason
+    score: float | None = None
+    fallback: Target | None = None
+    degraded: bool = False
+
+    @property
+    def tier(self) -> Tier:
+        """The target's tier."""
+        return self.target.tier
+
+    def fall_back(self) -> "Decision | None":
+        """The decision after this target failed, or None when nothing else may answer."""
+        if self.fallback is None:
+            return None
+        return replace(self, target=self.fallback, reason=Reason.FALLBACK, fallback=None, degraded=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Eligible:
+    """The targets that no rule forbids, never empty, and the rule that narrowed them to one tier, if one did."""
+
+    targets: Sequence[Target]
+    narrowed_by: Reason | None
+
+    @property
+    def needs_score(self) -> bool:
+        """Whether the score can change the decision."""
+        return len({t.tier for t in self.targets}) > 1
+
+
+def select_eligible(rules: Rules, targets: Sequence[Target]) -> Eligible:
+    """Apply the hard rules, each one able to narrow the choice.
+
+    Raises:
+        UnknownModelError: `rules.model` names nothing.
+        ForbiddenError: the key or a label leaves no target.
+        UnsupportedError: no target left can honour a parameter.
+    """
+    left = _named(rules.model, targets)
+    narrowed = Reason.MODEL if rules.model != AUTO else None
+    if rules.wish is not None:
+        left, narrowed = _keep(left, {rules.wish}, narrowed, Reason.WISH)
+        if not left:
+            raise ForbiddenError(f"x-route: {rules.wish} has no target for model {rules.model!r}.", param="x-route")
+    if Label.EDGE_ONLY in rules.labels:
+        left, narrowed = _keep(left, {Tier.EDGE}, narrowed, Reason.LABEL)
+        if not left:
+            raise ForbiddenError("Data labelled edge-only may not leave the site.", param="x-data-label")
+    left, narrowed = _keep(left, rules.tiers, narrowed, Reason.KEY)
+    if not left:
+        raise ForbiddenError(f"This key may not use model {rules.model!r}.", param="model")
+    able = [t for t in left if rules.needs <= t.supports]
+    if not able:
+        raise _unsupported(rules.needs, left)
+    if len({t.tier for t in able}) < len({t.tier for t in left}):
+        narrowed = narrowed or Reason.CAPABILITY
+    return Eligible(able, narrowed)
+
+
+def decide(eligible: Eligible, *, score: float | None, threshold: float, up: Collection[str]) -> Decision:
+    """Hard queries to the cloud, easy ones to the edge, either to the other tier when its own is down.
+
+    Args:
+        eligible: What the rules left.
+        score: Probability in [0, 1] that the cloud's answer is better; None when there is none to give.
+        threshold: Scores from here up go to the cloud.
+        up: Names of the targets that are not known to be down.
+
+    Raises:
+        UnavailableError: every eligible target is down.
+    """
+    tiers = {t.tier for t in eligible.targets}
+    if len(tiers) == 1:
+        wanted = next(iter(tiers))
+        reason = eligible.narrowed_by or Reason.ONLY_TIER
+    elif score is None:
+        wanted, reason = Tier.EDGE, Reason.EDGE_FIRST
+    elif score >= threshold:
+        wanted, reason = Tier.CLOUD, Reason.HARD
+    else:
+        wanted, reason = Tier.EDGE, Reason.EASY
+    # sorted() is stable: inside a tier the configured order decides
+    alive = sorted((t for t in eligible.targets if t.name in up), key=lambda t: t.tier is not wanted)
+    if not alive:
+        names = ", ".join(t.name for t in eligible.targets)
+        raise UnavailableError(f"No target that may answer is up (tried: {names}).")
+    target, fallback = alive[0], next(iter(alive[1:]), None)
+    if target.tier is wanted:
+        return Decision(target, reason, score, fallback)
+    return Decision(target, Reason.FALLBACK, score, fallback, degraded=True)
+
+
+def _named(model: str, targets: Sequence[Target]) -> list[Target]:
+    left = [t for t in targets if model in (AUTO, t.tier, t.name)]
+    if not left:
+        raise UnknownModelError(f"The model `{model}` does not exist or you do not have access to it.")
+    return left
+
+
+def _keep(
+    targets: list[Target], tiers: Collection[Tier], narrowed: Reason | None, rule: Reason
+) -> tuple[list[Target], Reason | None]:
+    left = [t for t in targets if t.tier in tiers]
+    return left, narrowed if len(left) == len(targets) else narrowed or rule
+
+
+def _unsupported(needs: frozenset[Capability], targets: Sequence[Target]) -> UnsupportedError:
+    # the parameter that the fewest targets can honour is the one to name
+    worst = min(sorted(needs), key=lambda need: sum(need in t.supports for t in targets))
+    names = ", ".join(t.name for t in targets)
+    return UnsupportedError(f"Unsupported parameter: '{worst}' is not supported by {names}.", param=worst.param)

@@ -1,0 +1,77 @@
+"""Which targets are up: an active probe each, and what the pipeline reports of failed calls."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from router.backends import Backend
+from router.config import Probe
+from router.telemetry import Telemetry
+
+
+@dataclass(slots=True)
+class Pulse:
+    """One target's state: down after so many failures in a row, up after so many successes. No clock, no I/O."""
+
+    failures_to_down: int
+    successes_to_up: int
+    up: bool = False
+    streak: int = 0
+
+    def record(self, ok: bool) -> bool:
+        """Take one observation in; returns whether the target is up now."""
+        if ok is self.up:
+            self.streak = 0
+            return self.up
+        self.streak += 1
+        if self.streak >= (self.successes_to_up if ok else self.failures_to_down):
+            self.up, self.streak = ok, 0
+        return self.up
+
+    def fail(self) -> None:
+        """The target could not be reached at all: down at once, a probe brings it back."""
+        self.up, self.streak = False, 0
+
+
+class Health:
+    """The pulses of all targets. `watch()` is a job that never ends; its owner cancels it."""
+
+    def __init__(self, backends: Mapping[str, Backend], probe: Probe, telemetry: Telemetry) -> None:
+        self._backends = backends
+        self._probe = probe
+        self._telemetry = telemetry
+        self._pulses = {name: Pulse(probe.failures_to_down, probe.successes_to_up) for name in backends}
+
+    def up(self) -> set[str]:
+        """Names of the targets that are up."""
+        return {name for name, pulse in self._pulses.items() if pulse.up}
+
+    def report_unreachable(self, name: str) -> None:
+        """A call found nobody at the other end."""
+        self._pulses[name].fail()
+        self._telemetry.set_up(name, up=False)
+
+    async def check(self) -> None:
+        """Probe every target once, side by side."""
+        async with asyncio.TaskGroup() as group:
+            for name in self._backends:
+                group.create_task(self._check_one(name))
+
+    async def watch(self) -> None:
+        """Probe each target every `every_s`, each at its own pace: a hanging one delays no other."""
+        async with asyncio.TaskGroup() as group:
+            for name in self._backends:
+                group.create_task(self._watch_one(name))
+
+    async def _watch_one(self, name: str) -> None:
+        while True:
+            await self._check_one(name)
+            await asyncio.sleep(self._probe.every_s)
+
+    async def _check_one(self, name: str) -> None:
+        try:
+            async with asyncio.timeout(self._probe.timeout_s):
+                ok = await self._backends[name].ready()
+        except TimeoutError:
+            ok = False
+        self._telemetry.set_up(name, up=self._pulses[name].record(ok))

@@ -1,0 +1,198 @@
+"""The values that travel between the API, the pipeline and the backends: no wire format, no I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Priority(StrEnum):
+    """How urgent a request is, most urgent first."""
+
+    INTERACTIVE = "interactive"
+    STANDARD = "standard"
+    BATCH = "batch"
+
+    @property
+    def rank(self) -> int:
+        """0 for the most urgent."""
+        return list(Priority).index(self)
+
+
+class Capability(StrEnum):
+    """What a target may or may not be able to honour. Each value is the request parameter that asks for it."""
+
+    JSON_OBJECT = "response_format.json_object"
+    JSON_SCHEMA = "response_format.json_schema"
+    TOOLS = "tools"
+    IMAGES = "messages.image_url"
+    AUDIO = "messages.input_audio"
+    FILES = "messages.file"
+    FREQUENCY_PENALTY = "frequency_penalty"
+    PRESENCE_PENALTY = "presence_penalty"
+    LOGIT_BIAS = "logit_bias"
+    REASONING_EFFORT = "reasoning_effort"
+    VERBOSITY = "verbosity"
+    MODALITIES = "modalities"
+    WEB_SEARCH = "web_search_options"
+    ECHO = "echo"
+    SUFFIX = "suffix"
+    BEST_OF = "best_of"
+    DIMENSIONS = "dimensions"
+
+    @property
+    def param(self) -> str:
+        """The request's parameter, as OpenAI's `error.param` names it."""
+        return self.value.split(".", 1)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn; `text` joins the text parts."""
+
+    role: str
+    text: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns to answer through the target's chat template; never empty."""
+
+    messages: tuple[Message, ...]
+
+    @property
+    def text(self) -> str:
+        """The last user turn."""
+        return next((m.text for m in reversed(self.messages) if m.role == "user"), self.messages[-1].text)
+
+
+@dataclass(frozen=True, slots=True)
+class RawPrompts:
+    """Texts to continue as they are, one or more; answer `i * n + k` is the k-th continuation of text i."""
+
+    texts: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """All of them."""
+        return "\n".join(self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class JsonFormat:
+    """The answer must be JSON; `schema` None means any object (OpenAI's `json_object`)."""
+
+    schema: bytes | None = None
+    name: str = "answer"
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """How to generate. None leaves the choice to the target."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    n: int = 1
+    logprobs: bool = False
+    top_logprobs: int = 0
+    json_format: JsonFormat | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a client wants generated; `deadline` is on `time.monotonic()`'s clock."""
+
+    prompt: Conversation | RawPrompts
+    parameters: Parameters
+    priority: Priority = Priority.STANDARD
+    deadline: float | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token, its natural-log probability, and the likeliest tokens at its place."""
+
+    token: str
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
+
+    @property
+    def bytes(self) -> list[int]:
+        """The token's UTF-8 bytes, as OpenAI lists them."""
+        return list(self.token.encode())
+
+
+class Finish(StrEnum):
+    """Why a generation ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CONTENT_FILTER = "content_filter"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One whole answer."""
+
+    text: str
+    finish: Finish
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of a whole request."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """All `n` answers, in order."""
+
+    choices: Sequence[Choice]
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of answer `index`; the piece that ends it carries `finish`, the last piece of all `usage`."""
+
+    index: int
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: Finish | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingQuery:
+    """Texts, or token lists, to embed, in order."""
+
+    inputs: tuple[str, ...] | tuple[tuple[int, ...], ...]
+    priority: Priority = Priority.STANDARD
+    deadline: float | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One little-endian float32 vector (as bytes) an input, in order."""
+
+    vectors: tuple[bytes, ...]
+    prompt_tokens: int

@@ -1,0 +1,162 @@
+"""What operators see: Prometheus metrics and one JSON log line a request. Prompts and keys never enter here."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from router.decision import Decision
+from router.query import Usage
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """One request's times in seconds (`time.perf_counter()`); what is not waiting for a backend is overhead."""
+
+    started: float = field(default_factory=time.perf_counter)
+    backend_s: float = 0.0
+    queue_s: float = 0.0
+    first_s: float | None = None
+    _overhead_s: float | None = None
+
+    def elapsed_s(self) -> float:
+        """Since the request came in."""
+        return time.perf_counter() - self.started
+
+    def overhead_s(self) -> float:
+        """Time that the router itself took, up to `answered()` or else up to now."""
+        if self._overhead_s is not None:
+            return self._overhead_s
+        return max(self.elapsed_s() - self.backend_s - self.queue_s, 0.0)
+
+    def answered(self) -> None:
+        """The answer's first byte is ready: what follows is the client's and the target's time."""
+        self._overhead_s = self.overhead_s()
+
+    def wait_backend(self) -> "BackendWait":
+        """A context whose duration counts as waiting for a backend."""
+        return BackendWait(self)
+
+
+class BackendWait:
+    """See `Stopwatch.wait_backend`."""
+
+    __slots__ = ("_entered", "_watch")
+
+    def __init__(self, watch: Stopwatch) -> None:
+        self._watch = watch
+
+    def __enter__(self) -> None:
+        self._entered = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._watch.backend_s += time.perf_counter() - self._entered
+
+
+class RequestRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the request log."""
+
+    request_id: str
+    url: str
+    status: int
+    tenant: str | None = None
+    tier: str | None = None
+    target: str | None = None
+    reason: str | None = None
+    score: float | None = None
+    degraded: bool = False
+    error: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_ms: float = 0.0
+    overhead_ms: float = 0.0
+    first_ms: float | None = None
+
+
+class Telemetry:
+    """The metrics of one router, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        place = ("tier", "target")
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"hybrid_{name}", text, labels, registry=registry)
+
+        def seconds(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(f"hybrid_{name}_seconds", text, labels, registry=registry, buckets=_SECONDS)
+
+        self._requests = counter("requests", "Requests answered", "url", "status", *place, "reason")
+        self._duration = seconds("request", "From request to last byte", "url", *place)
+        self._first = seconds("first_byte", "From request to first streamed piece", *place)
+        self._overhead = seconds("overhead", "Time that is not waiting for a target", "url")
+        self._tokens = counter("tokens", "Tokens read and written", "direction", *place)
+        self._fallbacks = counter("fallbacks", "Answers from a fallback", "target")
+        self._up = Gauge("hybrid_target_up", "Whether a target is up", ("target",), registry=registry)
+        self._inflight = Gauge("hybrid_requests_in_flight", "Requests being answered", registry=registry)
+        self._log = logging.getLogger("router.requests")
+        self._encode = msgspec.json.Encoder().encode
+
+    def set_up(self, target: str, *, up: bool) -> None:
+        """A target's health."""
+        self._up.labels(target).set(up)
+
+    def begin(self) -> None:
+        """A request came in."""
+        self._inflight.inc()
+
+    def finish(
+        self,
+        url: str,
+        status: int,
+        watch: Stopwatch,
+        *,
+        request_id: str,
+        tenant: str | None = None,
+        decision: Decision | None = None,
+        usage: Usage | None = None,
+        error: str | None = None,
+    ) -> None:
+        """A request is over: count it, time it, log it."""
+        self._inflight.dec()
+        tier, target, reason = ("", "", "")
+        if decision is not None:
+            tier, target, reason = decision.tier.value, decision.target.name, decision.reason.value
+        total_s, overhead_s = watch.elapsed_s(), watch.overhead_s()
+        self._requests.labels(url, status, tier, target, reason).inc()
+        self._duration.labels(url, tier, target).observe(total_s)
+        self._overhead.labels(url).observe(overhead_s)
+        if watch.first_s is not None:
+            self._first.labels(tier, target).observe(watch.first_s)
+        if usage is not None:
+            self._tokens.labels("in", tier, target).inc(usage.prompt_tokens)
+            self._tokens.labels("out", tier, target).inc(usage.completion_tokens)
+        if decision is not None and decision.degraded:
+            self._fallbacks.labels(target).inc()
+        if self._log.isEnabledFor(logging.INFO):
+            record = RequestRecord(
+                request_id,
+                url,
+                status,
+                tenant,
+                tier or None,
+                target or None,
+                reason or None,
+                decision.score if decision else None,
+                decision.degraded if decision else False,
+                error,
+                usage.prompt_tokens if usage else None,
+                usage.completion_tokens if usage else None,
+                round(total_s * 1e3, 3),
+                round(overhead_s * 1e3, 3),
+                round(watch.first_s * 1e3, 3) if watch.first_s is not None else None,
+            )
+            self._log.info("%s", self._encode(record).decode())
+
+    def render(self) -> bytes:
+        """Prometheus text format."""
+        return generate_latest(self.registry)
