@@ -1,8 +1,7 @@
 """The path of one query, readable aloud. The cache, the lanes and the answer check will each be a line here."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,9 +26,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class StreamedAnswer:
-    """A stream whose first piece has come already: what fails from here on fails inside the stream."""
+    """A stream whose first piece has come already: what fails from here on fails inside the stream.
 
-    deltas: AsyncGenerator[Delta, None]
+    Closing `rest` cancels the work at the target.
+    """
+
+    first: Delta
+    rest: AsyncGenerator[Delta, None]
     decision: Decision
 
 
@@ -76,10 +79,11 @@ class Pipeline:
         # response cache: replay
         decision = await self.decide(query, rules)
         # lane: wait for a slot, held until the stream closes
-        deltas, decision = await self._attempt(
-            decision, watch, query.deadline, lambda backend: primed(backend.stream(query), watch)
+        (first, rest), decision = await self._attempt(
+            decision, watch, query.deadline, lambda backend: begin(backend.stream(query))
         )
-        return StreamedAnswer(deltas, decision)
+        watch.first_s = watch.elapsed_s()
+        return StreamedAnswer(first, rest, decision)
 
     async def embed(self, query: EmbeddingQuery, rules: Rules, watch: Stopwatch) -> EmbeddedAnswer:
         """The vectors of one model, from whichever target has it; there is no quality to score."""
@@ -123,22 +127,13 @@ class Pipeline:
                 raise exc from None  # the first failure explains more than that of the fallback
 
 
-async def primed(deltas: AsyncIterator[Delta], watch: Stopwatch) -> AsyncGenerator[Delta, None]:
+async def begin(deltas: AsyncGenerator[Delta, None]) -> tuple[Delta, AsyncGenerator[Delta, None]]:
     """Wait for the first piece here, while a failure can still become an HTTP error.
 
     Raises:
         BackendError: the stream failed, or ended, before its first piece.
     """
     try:
-        first = await anext(deltas)
+        return await anext(deltas), deltas
     except StopAsyncIteration:
         raise BackendError("The stream ended before its first piece.") from None
-    watch.first_s = watch.elapsed_s()
-    return _replay(first, deltas)
-
-
-async def _replay(first: Delta, rest: AsyncIterator[Delta]) -> AsyncGenerator[Delta, None]:
-    async with aclosing(rest):  # type: ignore[type-var]
-        yield first
-        async for delta in rest:
-            yield delta

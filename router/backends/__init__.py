@@ -4,7 +4,7 @@ The seam to the places that compute. One protocol, two implementations (`openai`
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from router.query import Completion, Delta, EmbeddingQuery, Embeddings, Query
@@ -22,7 +22,7 @@ class Backend(Protocol):
         """All answers, whole."""
         ...
 
-    def stream(self, query: Query) -> AsyncIterator[Delta]:
+    def stream(self, query: Query) -> AsyncGenerator[Delta, None]:
         """The answers piece by piece; each one's last piece carries `finish`, the last piece of all `usage`."""
         ...
 

@@ -1,0 +1,185 @@
+"""
+What the router and Triton say to each other: tensor names, sampling parameters, log probabilities.
+
+`chat` speaks the contract of Triton's vLLM backend, so that the stock backend can take its place. Source:
+github.com/triton-inference-server/vllm_backend, `src/model.py` at 00ea75bc67f48ad7c6283b1983620e1dbb1a9cfe (tensors)
+and `src/utils/request.py` at 11c4e0fd7c6e22c0b451d74adcd51ee70d1d4115 (what they hold). Facts that the names do not
+tell:
+
+* `chat` is decoupled: over gRPC only `ModelStreamInfer` reaches it. One response per request unless `stream` is true.
+* While streaming, every output is the increment since the last response, except `cumulative_logprob`, the sum so far,
+  and `num_input_tokens`. `finish_reason` is the text `None` until the last response. The stream may end with a response
+  that holds no tensor but the final flag.
+* `text_input` is repeated before `text_output` unless `exclude_input_in_output` is true; streaming implies true.
+* Outputs hold one element per choice (`n`), except `num_input_tokens`, which the stock backend sends as a scalar.
+* A stream's error is a text without a status, unless the call carries `STATUS_HEADER`: then it ends with a gRPC status.
+
+`embed` is ours: one text or one list of token ids in, one L2-normed vector out.
+"""
+
+import json
+from enum import StrEnum
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+CHAT_MODEL: Final = "chat"
+EMBED_MODEL: Final = "embed"
+
+EMBEDDING_WIDTH: Final = 384
+
+STATUS_HEADER: Final = ("triton_grpc_error", "true")
+"""Metadata of a `ModelStreamInfer` call that wants errors as gRPC statuses (Triton 24.08 and later)."""
+
+LOWEST_LOGPROB: Final = -9999.0
+"""Stands for minus infinity, which JSON cannot say; OpenAI uses the same number."""
+
+MOST_CHOICES: Final = 16
+MOST_LOGPROBS: Final = 20
+
+
+class ChatInput(StrEnum):
+    TEXT_INPUT = "text_input"
+    IMAGE = "image"
+    STREAM = "stream"
+    SAMPLING_PARAMETERS = "sampling_parameters"
+    EXCLUDE_INPUT_IN_OUTPUT = "exclude_input_in_output"
+    RETURN_FINISH_REASON = "return_finish_reason"
+    RETURN_CUMULATIVE_LOGPROB = "return_cumulative_logprob"
+    RETURN_LOGPROBS = "return_logprobs"
+    RETURN_NUM_INPUT_TOKENS = "return_num_input_tokens"
+    RETURN_NUM_OUTPUT_TOKENS = "return_num_output_tokens"
+    EMBEDDING_REQUEST = "embedding_request"
+
+
+class ChatOutput(StrEnum):
+    TEXT_OUTPUT = "text_output"
+    FINISH_REASON = "finish_reason"
+    CUMULATIVE_LOGPROB = "cumulative_logprob"
+    LOGPROBS = "logprobs"
+    NUM_INPUT_TOKENS = "num_input_tokens"
+    NUM_OUTPUT_TOKENS = "num_output_tokens"
+
+
+class EmbedInput(StrEnum):
+    """A request sets exactly one of these."""
+
+    TEXT = "text"
+    TOKEN_IDS = "token_ids"  # noqa: S105 - the other sort of token
+
+
+class EmbedOutput(StrEnum):
+    EMBEDDING = "embedding"
+    NUM_INPUT_TOKENS = "num_input_tokens"
+
+
+class RequestParameter(StrEnum):
+    """Parameters of a KServe request that both models obey. tritonclient calls them `priority` and `timeout`."""
+
+    PRIORITY = "priority"
+    """1 is served first, 3 last; 0 or none means `DEFAULT_PRIORITY`."""
+    TIMEOUT = "timeout"
+    """Microseconds the request may wait and, for `chat`, generate; 0 or none means no limit."""
+
+
+PRIORITY_LEVELS: Final = 3
+DEFAULT_PRIORITY: Final = 2
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+    UNFINISHED = "None"
+
+
+class SamplingParameters(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """
+    The part of vLLM's `SamplingParams` that `chat` honours, with vLLM's names and defaults.
+
+    `guided_decoding` is the JSON text of an object with the key `json` (a JSON schema).
+    """
+
+    n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] = 1
+    temperature: Annotated[float, Meta(ge=0, le=100)] = 1.0
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    max_tokens: Annotated[int, Meta(ge=1)] | None = 16
+    """None means up to the end of the context."""
+    stop: list[str] | str | None = None
+    seed: int | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=MOST_LOGPROBS)] | None = None
+    guided_decoding: str | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: dict[str, float] | None = None
+
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings, none of them empty."""
+        texts = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(text for text in texts if text)
+
+
+class TokenLogprob(Struct, frozen=True):
+    token: str
+    """The token's own text. Bytes that are no UTF-8 alone read as U+FFFD."""
+    logprob: float
+    rank: int | None
+    """1 is the likeliest token of the vocabulary."""
+
+
+class TokenChoice(Struct, frozen=True):
+    """One generated token and the likeliest tokens of its place."""
+
+    chosen: TokenLogprob
+    ranked: tuple[TokenLogprob, ...]
+    """Every token reported for the place, the chosen one too, likeliest first."""
+
+    def top(self, count: int) -> tuple[TokenLogprob, ...]:
+        """The `count` likeliest; the chosen one is among them only when it ranks so high."""
+        return tuple(entry for entry in self.ranked if entry.rank is None or entry.rank <= count)[:count]
+
+
+class _Entry(Struct, frozen=True):
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
+
+
+def encode_sampling_parameters(parameters: SamplingParameters) -> bytes:
+    return msgspec.json.encode(parameters)
+
+
+def decode_logprobs(encoded: bytes) -> list[TokenChoice]:
+    """
+    Read one element of the `logprobs` tensor; `null` (no log probabilities were asked for) reads as an empty list.
+
+    A JSON array with, for each token, an object `{token id: {logprob, rank, decoded_token}}` whose first key is the
+    chosen token (vLLM V1 writes it first). Raises `msgspec.ValidationError` or `ValueError` when it is anything else.
+    """
+    # The standard library's reader, because the stock backend writes `-Infinity`.
+    places = msgspec.convert(json.loads(encoded), type=list[dict[str, _Entry]] | None)
+    return [_token_choice(place) for place in places or []]
+
+
+def _token_choice(place: dict[str, _Entry]) -> TokenChoice:
+    if not place:
+        raise ValueError("a token without log probabilities")
+    entries = [
+        TokenLogprob(entry.decoded_token or "", max(entry.logprob, LOWEST_LOGPROB), entry.rank)
+        for entry in place.values()
+    ]
+    return TokenChoice(entries[0], tuple(sorted(entries, key=lambda entry: -entry.logprob)))
+
+
+def encode_logprobs(places: list[dict[int, TokenLogprob]]) -> bytes:
+    """Write one element of the `logprobs` tensor. `places` maps token ids, the chosen one first, to what is known."""
+    return msgspec.json.encode(
+        [
+            {
+                str(token_id): _Entry(max(entry.logprob, LOWEST_LOGPROB), entry.rank, entry.token)
+                for token_id, entry in place.items()
+            }
+            for place in places
+        ]
+    )

@@ -1,0 +1,98 @@
+"""What a request's headers say: who asks, how urgently, by when, and where the answer may come from."""
+
+import re
+import secrets
+import time
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from litestar.datastructures import Headers
+
+from router.admission import Admission, Client
+from router.decision import Label, Rules, Tier
+from router.errors import RequestError
+from router.query import Capability, EmbeddingQuery, Priority, Query
+
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
+AnyQuery = TypeVar("AnyQuery", Query, EmbeddingQuery)
+Member = TypeVar("Member", Priority, Tier, Label)
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """A request's headers, understood."""
+
+    client: Client
+    request_id: str
+    priority: Priority | None
+    deadline: float
+    wish: Tier | None
+    labels: frozenset[Label]
+
+    def rules(self, model: str, needs: frozenset[Capability]) -> Rules:
+        """What the decision must keep to."""
+        return Rules(model, self.wish, self.labels | self.client.labels, self.client.tiers, needs)
+
+    def complete(self, query: AnyQuery) -> AnyQuery:
+        """The query with what only headers say; `x-priority` wins over `service_tier`, the key's cap over both."""
+        return replace(
+            query,
+            priority=self.client.cap(self.priority or query.priority),
+            deadline=self.deadline,
+            request_id=self.request_id,
+        )
+
+
+def read_headers(headers: Headers, admission: Admission, longest_s: float) -> Asker:
+    """Understand a request's headers.
+
+    Args:
+        headers: The request's.
+        admission: Knows the keys.
+        longest_s: `limits.deadline_s`, for a request that names no deadline or a later one.
+
+    Raises:
+        AuthenticationError: the key.
+        RequestError: a header's value.
+    """
+    client = admission.admit(headers.get("authorization"))
+    asked_id = headers.get("x-request-id", "")
+    labels = [one.strip() for one in headers.get("x-data-label", "").split(",") if one.strip()]
+    return Asker(
+        client,
+        asked_id if _REQUEST_ID.match(asked_id) else f"req_{secrets.token_hex(12)}",
+        _member(Priority, headers, "x-priority"),
+        time.monotonic() + min(_deadline_s(headers) or longest_s, longest_s),
+        _member(Tier, headers, "x-route"),
+        frozenset(_parse(Label, label, "x-data-label") for label in labels),
+    )
+
+
+def _deadline_s(headers: Headers) -> float | None:
+    """`x-deadline-ms`, else the timeout that OpenAI's SDKs announce, in seconds."""
+    for name, scale in (("x-deadline-ms", 1e-3), ("x-stainless-read-timeout", 1.0), ("x-stainless-timeout", 1.0)):
+        value = headers.get(name)
+        if value is None or value.lower() == "none":
+            continue
+        try:
+            seconds = float(value) * scale
+        except ValueError:
+            seconds = -1.0
+        if seconds > 0:
+            return seconds
+        if name == "x-deadline-ms":
+            raise RequestError(f"Invalid x-deadline-ms: {value!r}. Expected a number above 0.", param=name)
+    return None
+
+
+def _member(kind: type[Member], headers: Headers, name: str) -> Member | None:
+    value = headers.get(name)
+    return None if value is None else _parse(kind, value, name)
+
+
+def _parse(kind: type[Member], value: str, name: str) -> Member:
+    try:
+        return kind(value.strip().lower())
+    except ValueError:
+        allowed = ", ".join(kind)
+        raise RequestError(f"Invalid {name}: {value!r}. Expected one of: {allowed}.", param=name) from None

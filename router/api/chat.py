@@ -1,0 +1,112 @@
+"""`POST /v1/chat/completions` and `POST /v1/completions`, whole and streamed."""
+
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from functools import partial
+
+import msgspec
+from litestar import post
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp
+
+from edge.serving import CutError, EventStream
+from router.api.exchange import Exchange, HttpRequest, converse, json_answer
+from router.api.failures import error_body
+from router.api.render import ChatDialect, Dialect, TextDialect
+from router.errors import DrainingError, RouterError
+from router.pipeline import StreamedAnswer
+from router.query import Delta, RawPrompts
+from router.wire import ChatRequest, CompletionRequest
+
+CHAT_URL = "/v1/chat/completions"
+TEXT_URL = "/v1/completions"
+_encode = msgspec.json.encode
+
+
+def chat_routes() -> list[HTTPRouteHandler]:
+    """The two handlers."""
+    chat_decoder = msgspec.json.Decoder(ChatRequest)
+    text_decoder = msgspec.json.Decoder(CompletionRequest)
+
+    async def chat_work(exchange: Exchange, content: bytes) -> ASGIApp:
+        body = chat_decoder.decode(content)
+        dialect = ChatDialect(
+            *_stamp("chatcmpl"), body.model, logprobs=bool(body.logprobs), include_usage=body.include_usage
+        )
+        return await _generate(exchange, body, dialect)
+
+    async def text_work(exchange: Exchange, content: bytes) -> ASGIApp:
+        body = text_decoder.decode(content)
+        dialect = TextDialect(
+            *_stamp("cmpl"), body.model, logprobs=body.logprobs is not None, include_usage=body.include_usage
+        )
+        return await _generate(exchange, body, dialect)
+
+    @post(CHAT_URL)
+    async def chat(request: HttpRequest) -> ASGIApp:
+        return await converse(request, CHAT_URL, chat_work)
+
+    @post(TEXT_URL)
+    async def text(request: HttpRequest) -> ASGIApp:
+        return await converse(request, TEXT_URL, text_work)
+
+    return [chat, text]
+
+
+async def _generate(exchange: Exchange, body: ChatRequest | CompletionRequest, dialect: Dialect) -> ASGIApp:
+    query = exchange.asker.complete(body.query())
+    rules = exchange.asker.rules(body.model, body.needs())
+    pipeline = exchange.service.pipeline
+    if body.stream:
+        streamed = await pipeline.stream(query, rules, exchange.watch)
+        prompts = len(query.prompt.texts) if isinstance(query.prompt, RawPrompts) else 1
+        events = _events(
+            exchange, streamed, dialect, answers=prompts * query.parameters.n, include_usage=body.include_usage
+        )
+        return EventStream(events, exchange.answered(streamed.decision), partial(_release, exchange, streamed))
+    answer = await pipeline.answer(query, rules, exchange.watch)
+    exchange.usage = answer.completion.usage
+    return json_answer(_encode(dialect.whole(answer.completion)), exchange.answered(answer.decision))
+
+
+async def _events(
+    exchange: Exchange, streamed: StreamedAnswer, dialect: Dialect, *, answers: int, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """The stream's events; a failure after the first byte is an `error` event, never silence."""
+    try:
+        with exchange.service.drain.holding():
+            for chunk in dialect.opening(answers):
+                yield _event(chunk)
+            async for delta in _all(streamed):
+                exchange.usage = delta.usage or exchange.usage
+                if delta.usage is None:
+                    yield _event(dialect.piece(delta))
+            if include_usage and exchange.usage is not None:
+                yield _event(dialect.closing(exchange.usage))
+            yield b"data: [DONE]\n\n"
+    except CutError:
+        exchange.error = DrainingError("This router stopped before the answer was complete.")
+    except RouterError as exc:
+        exchange.error = exc
+    if exchange.error is not None:
+        yield b"event: error\ndata: " + error_body(exchange.error) + b"\n\n"
+
+
+async def _all(streamed: StreamedAnswer) -> AsyncGenerator[Delta, None]:
+    yield streamed.first
+    async for delta in streamed.rest:
+        yield delta
+
+
+async def _release(exchange: Exchange, streamed: StreamedAnswer) -> None:
+    await streamed.rest.aclose()
+    exchange.finish(exchange.error.status if exchange.error else 200)
+
+
+def _event(chunk: msgspec.Struct) -> bytes:
+    return b"data: " + _encode(chunk) + b"\n\n"
+
+
+def _stamp(kind: str) -> tuple[str, int]:
+    return f"{kind}-{secrets.token_hex(12)}", int(time.time())

@@ -1,0 +1,68 @@
+"""`POST /v1/embeddings`."""
+
+import base64
+
+import msgspec
+import numpy as np
+from litestar import post
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp
+
+from edge import wire
+from router.api.exchange import Exchange, HttpRequest, converse, json_answer
+from router.errors import RequestError
+from router.query import Usage
+from router.wire import EmbeddingRequest
+
+URL = "/v1/embeddings"
+
+
+def embedding_routes() -> list[HTTPRouteHandler]:
+    """The handler."""
+    decoder = msgspec.json.Decoder(EmbeddingRequest)
+
+    async def work(exchange: Exchange, content: bytes) -> ASGIApp:
+        body = decoder.decode(content)
+        query = exchange.asker.complete(body.query())
+        rules = exchange.asker.rules(body.model, frozenset())
+        answer = await exchange.service.pipeline.embed(query, rules, exchange.watch)
+        exchange.usage = Usage(answer.embeddings.prompt_tokens)
+        data = [
+            wire.Embedding(index, _said(shorten(vector, body.dimensions), body.encoding_format))
+            for index, vector in enumerate(answer.embeddings.vectors)
+        ]
+        tokens = answer.embeddings.prompt_tokens
+        listed = wire.EmbeddingList(data=data, model=body.model, usage=wire.Usage(tokens, 0, tokens))
+        return json_answer(msgspec.json.encode(listed), exchange.answered(answer.decision))
+
+    @post(URL)
+    async def embed(request: HttpRequest) -> ASGIApp:
+        return await converse(request, URL, work)
+
+    return [embed]
+
+
+def shorten(vector: bytes, dimensions: int | None) -> bytes:
+    """The first `dimensions` numbers of a little-endian float32 vector, scaled to length 1 again, as OpenAI does.
+
+    Raises:
+        RequestError: the vector has fewer.
+    """
+    width = len(vector) // 4
+    if dimensions is None or dimensions == width:
+        return vector
+    if dimensions > width:
+        raise RequestError(
+            f"Invalid 'dimensions': this model has {width}, {dimensions} were asked for.",
+            param="dimensions",
+            code="invalid_value",
+        )
+    short = np.frombuffer(vector, "<f4")[:dimensions]
+    return (short / max(float(np.linalg.norm(short)), 1e-12)).astype("<f4").tobytes()
+
+
+def _said(vector: bytes, encoding: str) -> str | list[float]:
+    if encoding == "base64":
+        return base64.b64encode(vector).decode()
+    numbers: list[float] = np.frombuffer(vector, "<f4").tolist()
+    return numbers

@@ -1,0 +1,145 @@
+"""One request and its answer: the course that every handler's work takes, from headers to metrics."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+
+from edge.serving import CutError, Drain, EventStream, HangUpError, until_hang_up
+from router.admission import Admission
+from router.api.asking import Asker, read_headers
+from router.api.failures import describe_invalid, error_body
+from router.config import Config
+from router.decision import Decision
+from router.errors import DrainingError, OverloadedError, RouterError, UnavailableError
+from router.health import Health
+from router.pipeline import Pipeline
+from router.query import Usage
+from router.scoring import Scorer
+from router.telemetry import Stopwatch, Telemetry
+
+HttpRequest = Request[Any, Any, Any]
+_JSON = "application/json"
+_CLIENT_CLOSED = 499  # nginx's status for it; nobody reads the answer, metrics and log do
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts that a handler needs, made once by `router.app`."""
+
+    config: Config
+    admission: Admission
+    pipeline: Pipeline
+    health: Health
+    scorer: Scorer
+    telemetry: Telemetry
+    drain: Drain
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request that was admitted, and what became of it."""
+
+    service: Service
+    url: str
+    asker: Asker
+    watch: Stopwatch
+    decision: Decision | None = None
+    usage: Usage | None = None
+    error: RouterError | None = None
+
+    def answered(self, decision: Decision) -> dict[str, str]:
+        """The answer can begin: what its headers say."""
+        self.decision = decision
+        self.watch.answered()
+        headers = {
+            "x-request-id": self.asker.request_id,
+            "x-route-tier": decision.tier.value,
+            "x-route-target": decision.target.name,
+            "x-route-reason": decision.reason.value,
+            "x-cache": "bypass",
+            "x-queue-ms": f"{self.watch.queue_s * 1e3:.1f}",
+            "x-overhead-ms": f"{self.watch.overhead_s() * 1e3:.2f}",
+        }
+        if decision.score is not None:
+            headers["x-route-score"] = f"{decision.score:.4f}"
+        if decision.degraded:
+            headers["x-degraded"] = decision.reason.value
+        return headers
+
+    def finish(self, status: int) -> None:
+        """The request is over, one way or another."""
+        self.service.telemetry.finish(
+            self.url,
+            status,
+            self.watch,
+            request_id=self.asker.request_id,
+            tenant=self.asker.client.tenant,
+            decision=self.decision,
+            usage=self.usage,
+            error=self.error.code if self.error else None,
+        )
+
+
+Work = Callable[[Exchange, bytes], Awaitable[ASGIApp]]
+
+
+async def converse(request: HttpRequest, url: str, work: Work) -> ASGIApp:
+    """Admit the request, do its work until the client hangs up or the server stops, answer, count.
+
+    `work` gets the body undecoded and may raise `RouterError` or msgspec's errors.
+    """
+    service: Service = request.app.state.service
+    watch = Stopwatch()
+    asker = read_headers(request.headers, service.admission, service.config.limits.deadline_s)
+    exchange = Exchange(service, url, asker, watch)
+    service.telemetry.begin()
+    try:
+        answer = await _work(request, exchange, work)
+    except HangUpError:
+        exchange.finish(_CLIENT_CLOSED)
+        return ASGIResponse(status_code=_CLIENT_CLOSED)
+    except RouterError as exc:
+        exchange.error = exc
+        exchange.finish(exc.status)
+        return error_answer(exc, {"x-request-id": asker.request_id})
+    except BaseException:
+        exchange.finish(RouterError.status)
+        raise
+    if not isinstance(answer, EventStream):  # a stream is finished by its own end
+        exchange.finish(200)
+    return answer
+
+
+def json_answer(content: bytes, headers: dict[str, str]) -> ASGIApp:
+    """A whole answer."""
+    return ASGIResponse(body=content, headers=headers, media_type=_JSON, status_code=200)
+
+
+def error_answer(error: RouterError, headers: dict[str, str]) -> ASGIApp:
+    """OpenAI's error object, with what its status calls for."""
+    if isinstance(error, OverloadedError | UnavailableError):
+        headers = {**headers, "retry-after": "1"}
+    return ASGIResponse(body=error_body(error), headers=headers, media_type=_JSON, status_code=error.status)
+
+
+async def _work(request: HttpRequest, exchange: Exchange, work: Work) -> ASGIApp:
+    drain = exchange.service.drain
+    if drain.begun:
+        raise DrainingError("This router is stopping; send the request again.")
+    content = await request.body()
+    try:
+        with drain.holding():
+            return await until_hang_up(request.receive, _call(work, exchange, content))
+    except CutError:
+        raise DrainingError("This router stopped before the answer was ready.") from None
+    except msgspec.MsgspecError as exc:
+        raise describe_invalid(exc) from exc
+
+
+async def _call(work: Work, exchange: Exchange, content: bytes) -> ASGIApp:
+    return await work(exchange, content)

@@ -1,0 +1,107 @@
+"""`/v1/models`, `/v1/route`, `/health/live`, `/health/ready` and `/metrics`."""
+
+import msgspec
+from litestar import get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+from msgspec import Struct
+
+from edge import wire
+from router.api.exchange import Exchange, HttpRequest, Service, converse, json_answer
+from router.decision import AUTO, Tier
+from router.errors import UnknownModelError
+from router.wire import ChatRequest
+
+ROUTE_URL = "/v1/route"
+_encode = msgspec.json.encode
+
+
+class RouteExplanation(Struct, frozen=True):
+    """What `/v1/route` says: the decision, and the log-odds that each signal added to the score."""
+
+    target: str
+    tier: str
+    reason: str
+    score: float | None
+    threshold: float
+    degraded: bool
+    fallback: str | None
+    signals: dict[str, float]
+
+
+class Readiness(Struct, frozen=True):
+    """What `/health/ready` says."""
+
+    ready: bool
+    targets: dict[str, bool]
+
+
+def status_routes() -> list[HTTPRouteHandler]:
+    """The handlers; health and metrics are open, so that probes need no key."""
+    decoder = msgspec.json.Decoder(ChatRequest)
+
+    async def route_work(exchange: Exchange, content: bytes) -> ASGIApp:
+        body = decoder.decode(content)
+        query = exchange.asker.complete(body.query())
+        service = exchange.service
+        decision = await service.pipeline.decide(query, exchange.asker.rules(body.model, body.needs()))
+        signals = service.scorer.explain(query).signals if decision.score is not None else {}
+        explanation = RouteExplanation(
+            decision.target.name,
+            decision.tier,
+            decision.reason,
+            decision.score,
+            service.config.policy.threshold,
+            decision.degraded,
+            decision.fallback.name if decision.fallback else None,
+            dict(signals),
+        )
+        return json_answer(_encode(explanation), exchange.answered(decision))
+
+    @post(ROUTE_URL)
+    async def route(request: HttpRequest) -> ASGIApp:
+        return await converse(request, ROUTE_URL, route_work)
+
+    @get("/v1/models")
+    async def models(request: HttpRequest) -> ASGIApp:
+        service = _service(request)
+        service.admission.admit(request.headers.get("authorization"))
+        return json_answer(_encode(wire.ModelList([wire.Model(name) for name in _model_names(service)])), {})
+
+    @get("/v1/models/{name:str}")
+    async def model(request: HttpRequest, name: str) -> ASGIApp:
+        service = _service(request)
+        service.admission.admit(request.headers.get("authorization"))
+        if name not in _model_names(service):
+            raise UnknownModelError(f"The model `{name}` does not exist or you do not have access to it.")
+        return json_answer(_encode(wire.Model(name)), {})
+
+    @get("/health/live")
+    async def live() -> ASGIApp:
+        return json_answer(b'{"live":true}', {})
+
+    @get("/health/ready")
+    async def ready(request: HttpRequest) -> ASGIApp:
+        service = _service(request)
+        up = service.health.up()
+        targets = {name: name in up for name in service.config.targets}
+        good = bool(up) and not service.drain.begun
+        return ASGIResponse(
+            body=_encode(Readiness(good, targets)), media_type="application/json", status_code=200 if good else 503
+        )
+
+    @get("/metrics")
+    async def metrics(request: HttpRequest) -> ASGIApp:
+        return ASGIResponse(body=_service(request).telemetry.render(), media_type="text/plain; version=0.0.4")
+
+    return [route, models, model, live, ready, metrics]
+
+
+def _service(request: HttpRequest) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _model_names(service: Service) -> list[str]:
+    return list(dict.fromkeys([AUTO, *Tier, *service.config.targets]))

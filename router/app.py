@@ -1,0 +1,79 @@
+"""Assembly: the only module that knows every other."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from edge.engine.template import ChatTemplate, TemplateError
+from litestar import Litestar
+
+from edge.serving import Drain, running
+from router.admission import load_admission
+from router.api.chat import chat_routes
+from router.api.embeddings import embedding_routes
+from router.api.exchange import Service
+from router.api.failures import as_error_response
+from router.api.status import status_routes
+from router.backends import Backend
+from router.backends.openai import OpenAIBackend
+from router.backends.triton import TritonBackend
+from router.config import AnyTarget, Config, OpenAITarget, read_secret
+from router.errors import ConfigError
+from router.health import Health
+from router.pipeline import Pipeline
+from router.scoring import Scorer, UnknownScorer
+from router.scoring.linear import load_linear
+from router.telemetry import Telemetry
+
+
+def create_app(config: Config, drain: Drain) -> Litestar:
+    """The router as an ASGI application; nothing is opened before its lifespan starts.
+
+    Raises:
+        ConfigError: a file that the configuration names is wrong.
+    """
+    admission = load_admission(config.keys_file)
+    scorer: Scorer = load_linear(config.policy.artifact) if config.policy.artifact else UnknownScorer()
+    makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
+    telemetry = Telemetry()
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            backends: dict[str, Backend] = {}
+            for name, make in makers.items():
+                backends[name] = make()
+                stack.push_async_callback(backends[name].close)
+            health = Health(backends, config.probe, telemetry)
+            await health.check()
+            pipeline = Pipeline(
+                backends, config.chat_targets(), config.embedding_targets(), health, scorer, config.policy.threshold
+            )
+            app.state.service = Service(config, admission, pipeline, health, scorer, telemetry, drain)
+            async with running(health.watch()):
+                yield
+
+    return Litestar(
+        [*chat_routes(), *embedding_routes(), *status_routes()],
+        lifespan=[lifespan],
+        exception_handlers={Exception: as_error_response},
+        request_max_body_size=config.limits.body_bytes,
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+def _backend_maker(name: str, target: AnyTarget) -> Callable[[], Backend]:
+    """Read the target's files now, while a mistake can still stop the start; connect when the server runs."""
+    if isinstance(target, OpenAITarget):
+        key = read_secret(target.key_file) if target.key_file else None
+        return lambda: OpenAIBackend(name, target, key)
+    template = _load_template(name, target.template) if target.template else None
+    return lambda: TritonBackend(name, target, template)
+
+
+def _load_template(name: str, path: Path) -> ChatTemplate:
+    try:
+        return ChatTemplate.load(path)
+    except TemplateError as exc:
+        raise ConfigError(f"targets.{name}.template: {exc}") from exc
