@@ -17,9 +17,7 @@ from typing import Any
 
 import click
 import httpx
-import msgspec
 import yaml
-
 from edge.models.store import Store, StoreError
 
 ROOT = Path(__file__).parent.parent
@@ -169,7 +167,7 @@ async def run(ports: Ports, store: Path, work: Path) -> None:
     started: list[RunningPart] = []
     try:
         for part in parts:
-            started.append(await _start(part, work))
+            started.append(await _start(part, work))  # noqa: PERF401 - one that fails must not hide those before it
         async with asyncio.TaskGroup() as group:
             for one in started:
                 group.create_task(one.watch())
@@ -248,8 +246,10 @@ def main(store: Path, work: Path, **listen: int) -> None:
 _GREETING = """
 Ready: {url}/v1  (open to this machine only: no keys are set). Ctrl-C stops everything. Three things to try:
 
-  curl -si {url}/v1/chat/completions -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is 3 plus 4?"}}]}}'
-  curl -si {url}/v1/chat/completions -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is 4817 plus 3956?"}}]}}'
+  curl -si {url}/v1/chat/completions \\
+    -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is 3 plus 4?"}}]}}'
+  curl -si {url}/v1/chat/completions \\
+    -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is 4817 plus 3956?"}}]}}'
   .venv/bin/hybrid route "What is 4817 plus 3956?"
 """
 
