@@ -1,6 +1,6 @@
 """Answers that follow a JSON Schema, by masking tokens that would leave it (llguidance)."""
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
@@ -14,7 +14,7 @@ ANY_OBJECT: Final = '{"type": "object"}'
 
 _LONGEST_SCHEMA: Final = 256 * 1024
 # A weak model that may write any white space writes nothing else: one blank at most.
-_COMPILE: Final[dict[str, Any]] = {"whitespace_pattern": " ?"}
+_WHITE_SPACE: Final = " ?"
 
 
 class Grammar:
@@ -60,7 +60,7 @@ class Grammars:
         if len(schema) > _LONGEST_SCHEMA:
             raise GrammarError(f"the JSON Schema is over {_LONGEST_SCHEMA} characters")
         try:
-            grammar = LLMatcher.grammar_from_json_schema(schema, defaults=_COMPILE)
+            grammar = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": _WHITE_SPACE})
         except ValueError as exc:
             raise GrammarError(f"not a JSON Schema: {exc}") from exc
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0)

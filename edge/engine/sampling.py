@@ -110,7 +110,7 @@ def _at(cumulated: NDArray[np.float64], uniform: float) -> int:
     return min(found, int(np.searchsorted(cumulated, cumulated[-1])))  # rounding may point past the last with a share
 
 
-def _likeliest(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:
+def _likeliest(values: NDArray[np.float32] | NDArray[np.float64], count: int) -> NDArray[np.intp]:
     """Indices of the `count` largest values, largest first, the smaller index first among equals."""
     if count >= values.size:
         return np.argsort(-values, kind="stable")

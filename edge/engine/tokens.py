@@ -32,7 +32,7 @@ class Tokenizer:
             self.source = path.read_text(encoding="utf-8")
             self._tokenizer = HuggingFaceTokenizer.from_str(self.source)
             described = json.loads(self.source)
-        except Exception as exc:  # noqa: BLE001 - the library's parser raises nothing narrower
+        except Exception as exc:
             raise ModelError(f"{path}: cannot be read as a tokenizer.json ({exc})") from exc
         kinds = _decoder_kinds(described.get("decoder"))
         self._byte_level = "ByteLevel" in kinds

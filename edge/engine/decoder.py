@@ -1,0 +1,158 @@
+"""
+A decoder of onnxruntime-genai's layout on plain onnxruntime, for several sequences at once.
+
+`genai_config.json` names the tensors. Inputs: `input_ids` and `attention_mask` int64 `[batch, n]` and the past;
+outputs: `logits` and the present. Sequences occupy slots; slots 0 to n-1 decode together, and a slot beyond them can be filled
+with a prompt, piece by piece. Rows are padded on the right: `GroupQueryAttention` with `do_rotary` reads each row's
+length from the sum of its mask.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from edge.engine.cache import CudaKeyValues, HostKeyValues, KeyValues
+from edge.engine.errors import ModelError
+from edge.engine.sampling import Logits
+from edge.engine.session import CUDA, SessionConfig, open_session
+
+_TYPES: Final = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+Count = Annotated[int, Meta(ge=1)]
+
+
+class _Names(Struct, frozen=True):
+    """Tensor names; those of the cache hold `%d` for the layer."""
+
+    input_ids: str = "input_ids"
+    attention_mask: str = "attention_mask"
+    past_key_names: str = "past_key_values.%d.key"
+    past_value_names: str = "past_key_values.%d.value"
+    logits: str = "logits"
+    present_key_names: str = "present.%d.key"
+    present_value_names: str = "present.%d.value"
+
+
+class _DecoderSection(Struct, frozen=True):
+    filename: str
+    head_size: Count
+    num_hidden_layers: Count
+    num_key_value_heads: Count
+    inputs: dict[str, str] = {}
+    outputs: dict[str, str] = {}
+
+
+class _ModelSection(Struct, frozen=True):
+    context_length: Count
+    vocab_size: Count
+    eos_token_id: int | list[int]
+    decoder: _DecoderSection
+
+
+class _GenaiConfig(Struct, frozen=True):
+    model: _ModelSection
+
+
+class Decoder:
+    """One model's weights and the memory of its sequences. Not safe for use from several threads at once."""
+
+    def __init__(self, folder: Path, session: SessionConfig, *, slots: int, context: int | None = None) -> None:
+        """
+        Args:
+            folder: Holds `genai_config.json` and the model that it names.
+            session: Threads and execution providers.
+            slots: How many sequences fit.
+            context: Tokens a sequence may have; None means what the model was made for.
+
+        Raises:
+            ModelError: the files are not a decoder, or cannot run here.
+        """
+        config = _read_config(folder / "genai_config.json")
+        if context is not None and context > config.context_length:
+            raise ModelError(f"context: {context} is more than the model's {config.context_length} tokens")
+        self.slots = slots
+        self.context = context or config.context_length
+        self.vocabulary = config.vocab_size
+        ends = config.eos_token_id
+        self.end_tokens = frozenset([ends] if isinstance(ends, int) else ends)
+        self._session = open_session(folder / config.decoder.filename, session)
+        self._names = msgspec.convert(config.decoder.inputs | config.decoder.outputs, _Names)
+        self._check_inputs(folder)
+        self._shape = [slots, config.decoder.num_key_value_heads, self.context, config.decoder.head_size]
+        self._pairs = _cache_pairs(self._names, config.decoder.num_hidden_layers)
+        self._dtype: Any = _TYPES[self._input_types()[self._pairs[0][0]]]
+        self._logits_dtype: Any = _TYPES[self._session.get_outputs()[0].type]
+        make = CudaKeyValues if session.providers[0].name == CUDA else HostKeyValues
+        self._cache: KeyValues = make(len(self._pairs), self._shape, self._dtype)
+        self._bindings: dict[tuple[int, int], Any] = {}
+        self._one_row = len(self._session.get_outputs()[0].shape) == 3 and self._session.get_outputs()[0].shape[1] == 1
+
+    def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
+        """Add prompt `tokens` to `slot`, which holds `start` positions; returns logits [vocabulary] after the last."""
+        ids = np.array([tokens], np.int64)
+        lengths = np.array([start + len(tokens)])
+        logits: Logits = self._run(slot, ids, lengths)[0]
+        return logits
+
+    def step(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> Logits:
+        """Add one token to each of the slots 0..n-1, which hold `lengths` positions; returns logits [n, vocabulary]."""
+        return self._run(0, tokens[:, None], lengths + 1)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a sequence of `length` positions to another slot."""
+        self._cache.move(source, target, length)
+
+    def _run(self, slot: int, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> Logits:
+        rows, width = ids.shape
+        binding = self._binding(slot, rows)
+        ids = np.ascontiguousarray(ids)
+        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+        logits = np.empty((rows, 1 if self._one_row else width, self.vocabulary), self._logits_dtype)
+        for name, array in ((self._names.input_ids, ids), (self._names.attention_mask, mask)):
+            binding.bind_input(name, "cpu", 0, np.int64, array.shape, array.ctypes.data)
+        binding.bind_output(self._names.logits, "cpu", 0, self._logits_dtype, logits.shape, logits.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        last: Logits = logits[:, -1].astype(np.float32, copy=False)
+        return last
+
+    def _binding(self, slot: int, rows: int) -> Any:
+        """The slots `slot` to `slot + rows - 1` as past and present; made once, the addresses never change."""
+        if (found := self._bindings.get((slot, rows))) is not None:
+            return found
+        binding = self._session.io_binding()
+        shape = [rows, *self._shape[1:]]
+        for buffer, (past, present) in enumerate(self._pairs):
+            address = self._cache.address(buffer, slot)
+            binding.bind_input(past, self._cache.device, 0, self._dtype, shape, address)
+            binding.bind_output(present, self._cache.device, 0, self._dtype, shape, address)
+        self._bindings[slot, rows] = binding
+        return binding
+
+    def _input_types(self) -> dict[str, str]:
+        return {tensor.name: tensor.type for tensor in self._session.get_inputs()}
+
+    def _check_inputs(self, folder: Path) -> None:
+        names = set(self._input_types())
+        wanted = {self._names.input_ids, self._names.attention_mask, self._names.past_key_names % 0}
+        if missing := wanted - names:
+            raise ModelError(f"{folder}: the model has no input {min(missing)!r}; export it with `hybrid export`")
+        strange = {name for name in names - wanted if not name.startswith(self._names.past_key_names.split("%")[0])}
+        if strange:
+            raise ModelError(f"{folder}: the model wants {min(strange)!r}, which this engine does not feed")
+
+
+def _cache_pairs(names: _Names, layers: int) -> list[tuple[str, str]]:
+    kinds = ((names.past_key_names, names.present_key_names), (names.past_value_names, names.present_value_names))
+    return [(past % layer, present % layer) for layer in range(layers) for past, present in kinds]
+
+
+def _read_config(path: Path) -> _ModelSection:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_GenaiConfig).model
+    except (OSError, msgspec.MsgspecError) as exc:
+        raise ModelError(f"{path}: cannot be read as a genai_config.json ({exc})") from exc

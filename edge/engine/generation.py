@@ -1,0 +1,386 @@
+"""
+Continuous batching: sequences join and leave while others decode.
+
+A thread of its own runs the model. Between two decode steps it takes at most `prefill_tokens` prompt tokens, so a long
+prompt cannot hold running streams up; whoever is cancelled leaves before the next step.
+"""
+
+import heapq
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from msgspec import Struct
+
+from edge.engine.answer import Answer, FinishReason, TokenLogprobs
+from edge.engine.decoder import Decoder
+from edge.engine.errors import (
+    ContextError,
+    CrashedError,
+    EngineError,
+    ExpiredError,
+    GrammarError,
+    OverloadedError,
+    StoppedError,
+)
+from edge.engine.grammar import Grammar, Grammars
+from edge.engine.sampling import Choice, Logits, Picker, Sampling, pick
+from edge.engine.tokens import Tokenizer
+
+_logger = logging.getLogger(__name__)
+
+
+class Delta(Struct, frozen=True):
+    """A piece of an answer. `tokens` only if logprobs were asked for; either may be empty, not both."""
+
+    text: str
+    tokens: tuple[TokenLogprobs, ...] = ()
+
+
+class Finish(Struct, frozen=True):
+    """The answer is complete."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Failure(Struct, frozen=True):
+    """There will be no more of this answer."""
+
+    error: EngineError
+
+
+Event = Delta | Finish | Failure
+Deliver = Callable[[Event], None]
+
+
+class Statistics(Struct, frozen=True):
+    """Sequences now (`active`, `waiting`), and since the start."""
+
+    active: int
+    waiting: int
+    started: int
+    finished: int
+    cancelled: int
+    expired: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class _Counts(Struct):
+    started: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    expired: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Generation:
+    """One sequence, from its arrival on. Made by `Generator.submit`."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        deliver: Deliver,
+        answer: Answer,
+        grammar: Grammar | None,
+        *,
+        limit: int,
+        deadline: float | None,
+        leave: Callable[["Generation"], None],
+    ) -> None:
+        self.prompt = prompt
+        self.limit = limit
+        self.deadline = deadline
+        self.deliver = deliver
+        self.answer = answer
+        self.grammar = grammar
+        self.picker = Picker(sampling)
+        self.cancelled = False
+        self.length = 0
+        """Positions in the cache."""
+        self.token = 0
+        """The last one chosen, not yet in the cache."""
+        self._leave = leave
+
+    def cancel(self) -> None:
+        """Give the slot, or the place in the waiting list, back before the next decode step. Safe from any thread.
+
+        An event that is already on its way may still arrive.
+        """
+        self._leave(self)
+
+
+class Generator:
+    """Owns a decoder and the thread that runs it: `with Generator(...) as generator`."""
+
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, *, waiting: int = 64, prefill_tokens: int = 64) -> None:
+        """`waiting` bounds those that have no slot yet, `prefill_tokens` the prompt tokens between two decode steps."""
+        self._decoder = decoder
+        self._tokenizer = tokenizer
+        self._grammars = Grammars(tokenizer, decoder.vocabulary, decoder.end_tokens)
+        self._most_waiting = waiting
+        self._prefill_tokens = prefill_tokens
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[int, int, Generation]] = []
+        self._arrivals = 0
+        self._running: list[Generation] = []  # by slot: those that decode, then at most one that is being prefilled
+        self._filling: Generation | None = None
+        self._counts = _Counts()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="generator", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """What runs or waits fails with `StoppedError`."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether work would be done."""
+        return self._thread.is_alive() and not self._stopping
+
+    def submit(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        deliver: Deliver,
+        *,
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> Generation:
+        """Ask for an answer to the token ids `prompt`; returns at once.
+
+        Args:
+            prompt: At least one token.
+            sampling: How to choose tokens.
+            deliver: Gets each event, on the generator's thread; must not block. The last is `Finish` or `Failure`.
+            priority: Smaller goes first among those that wait; equals go by arrival.
+            deadline: On `time.monotonic()`'s clock; work that has not begun by then is dropped with `ExpiredError`.
+
+        Raises:
+            ContextError: prompt and `max_tokens` do not fit.
+            GrammarError: the schema cannot be followed.
+            OverloadedError: too many wait.
+            StoppedError: the generator does not run.
+        """
+        limit = self._limit(prompt, sampling)
+        grammar = self._grammars.compile(sampling.json_schema) if sampling.json_schema is not None else None
+        answer = Answer(self._tokenizer, sampling)
+        generation = Generation(
+            prompt, sampling, deliver, answer, grammar, limit=limit, deadline=deadline, leave=self._cancel
+        )
+        with self._changed:
+            if not self.alive:
+                raise StoppedError("the generator does not run")
+            free = self._decoder.slots - len(self._running)
+            if len(self._waiting) >= self._most_waiting + free:
+                raise OverloadedError(f"{len(self._waiting)} generations wait already; try later or raise `waiting`")
+            self._arrivals += 1
+            heapq.heappush(self._waiting, (priority, self._arrivals, generation))
+            self._changed.notify()
+        return generation
+
+    def statistics(self) -> Statistics:
+        """A snapshot."""
+        with self._changed:
+            counts = self._counts
+            return Statistics(
+                len(self._running),
+                len(self._waiting),
+                counts.started,
+                counts.finished,
+                counts.cancelled,
+                counts.expired,
+                counts.failed,
+                counts.prompt_tokens,
+                counts.completion_tokens,
+            )
+
+    def _limit(self, prompt: Sequence[int], sampling: Sampling) -> int:
+        context = self._decoder.context
+        room = context - len(prompt)
+        if not prompt:
+            raise ContextError("the prompt is empty; it needs at least one token")
+        if room < 1:
+            raise ContextError(f"the prompt has {len(prompt)} tokens and the model's context {context}; shorten it")
+        if (sampling.max_tokens or 1) > room:
+            raise ContextError(
+                f"the prompt's {len(prompt)} tokens and max_tokens {sampling.max_tokens} are more than the model's "
+                f"context of {context}; lower max_tokens to {room} or less",
+                "max_tokens",
+            )
+        return sampling.max_tokens or room
+
+    def _cancel(self, generation: Generation) -> None:
+        with self._changed:
+            if generation.cancelled:
+                return
+            generation.cancelled = True
+            kept = [entry for entry in self._waiting if entry[2] is not generation]
+            if len(kept) < len(self._waiting):
+                self._waiting = kept
+                heapq.heapify(self._waiting)
+                self._counts.cancelled += 1
+
+    def _work(self) -> None:
+        while self._wait_work():
+            try:
+                self._turn()
+            except Exception as exc:
+                _logger.exception("The model failed under %d generations.", len(self._running))
+                self._fail_running(CrashedError(f"the model failed: {' '.join(str(exc).split())}"))
+        self._fail_running(StoppedError("the generator stopped before the answer was complete"))
+        with self._changed:
+            left, self._waiting = self._waiting, []
+        for _, _, generation in left:
+            self._fail(generation, StoppedError("the generator stopped before the work began"))
+
+    def _wait_work(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or self._waiting or self._running)
+            return not self._stopping
+
+    def _turn(self) -> None:
+        """Let the cancelled leave, take prompts within the budget, decode one step."""
+        for generation in [one for one in self._running if one.cancelled]:
+            self._remove(generation)
+            self._counts.cancelled += 1
+        self._drop_expired()
+        budget = self._prefill_tokens
+        while budget > 0 and (filling := self._filling or self._admit()):
+            budget -= self._fill(filling, budget)
+        decoding = self._running[:-1] if self._filling else self._running
+        if decoding:
+            self._step(list(decoding))
+
+    def _drop_expired(self) -> None:
+        now = time.monotonic()
+        with self._changed:
+            late = [e for e in self._waiting if e[2].deadline is not None and e[2].deadline <= now]
+            if late:
+                self._waiting = [entry for entry in self._waiting if entry not in late]
+                heapq.heapify(self._waiting)
+            self._counts.expired += len(late)
+        for _, _, generation in late:
+            self._deliver(generation, Failure(ExpiredError("the deadline passed before the work began")))
+
+    def _admit(self) -> Generation | None:
+        with self._changed:
+            if not self._waiting or len(self._running) >= self._decoder.slots:
+                return None
+            generation = heapq.heappop(self._waiting)[2]
+            self._running.append(generation)
+            self._filling = generation
+            self._counts.started += 1
+            return generation
+
+    def _fill(self, generation: Generation, budget: int) -> int:
+        """Prefill up to `budget` tokens of a prompt; after the last the answer has its first token."""
+        piece = generation.prompt[generation.length : generation.length + budget]
+        logits = self._decoder.prefill(len(self._running) - 1, piece, generation.length)
+        generation.length += len(piece)
+        self._counts.prompt_tokens += len(piece)
+        if generation.length == len(generation.prompt):
+            self._filling = None
+            self._choose([generation], logits[None])
+        return len(piece)
+
+    def _step(self, decoding: list[Generation]) -> None:
+        tokens = np.array([generation.token for generation in decoding], np.int64)
+        lengths = np.array([generation.length for generation in decoding], np.int64)
+        logits = self._decoder.step(tokens, lengths)
+        for generation in decoding:
+            generation.length += 1
+        self._choose(decoding, logits)
+
+    def _choose(self, generations: list[Generation], logits: Logits) -> None:
+        allowed = [one.grammar.allowed() if one.grammar else None for one in generations]
+        choices = pick(logits, [one.picker for one in generations], allowed)
+        for generation, choice in zip(generations, choices, strict=True):
+            generation.token = choice.token
+            self._counts.completion_tokens += 1
+            try:
+                reason = self._take(generation, choice)
+            except GrammarError as exc:
+                self._remove(generation)
+                self._fail(generation, exc)
+                continue
+            if reason is not None:
+                self._finish(generation, reason)
+
+    def _take(self, generation: Generation, choice: Choice) -> FinishReason | None:
+        """Show a token; returns why it was the last, if it was."""
+        answer = generation.answer
+        complete = generation.grammar.advance(choice.token) if generation.grammar else False
+        if choice.token in self._decoder.end_tokens:
+            self._show(generation, *answer.finish(end_token=True))
+            return FinishReason.STOP
+        self._show(generation, *answer.push(choice))
+        if not answer.stopped and not complete and answer.tokens < generation.limit:
+            return None
+        self._show(generation, *answer.finish(end_token=False))
+        return FinishReason.STOP if answer.stopped or complete else FinishReason.LENGTH
+
+    def _show(self, generation: Generation, text: str, tokens: tuple[TokenLogprobs, ...]) -> None:
+        if text or tokens:
+            self._deliver(generation, Delta(text, tokens))
+
+    def _finish(self, generation: Generation, reason: FinishReason) -> None:
+        self._remove(generation)
+        self._counts.finished += 1
+        self._deliver(generation, Finish(reason, len(generation.prompt), generation.answer.tokens))
+
+    def _remove(self, generation: Generation) -> None:
+        """Close the gap: the last that decodes moves into it, and the one being prefilled moves up."""
+        gap = self._running.index(generation)
+        last = len(self._running) - 1
+        if generation is self._filling:
+            self._filling = None
+        elif self._filling is not None:
+            self._move(last - 1, gap)
+            gap = last - 1
+        self._move(last, gap)
+        self._running.pop()
+
+    def _move(self, source: int, target: int) -> None:
+        if source != target:
+            moved = self._running[source]
+            self._decoder.move(source, target, moved.length)
+            self._running[target] = moved
+
+    def _fail_running(self, error: EngineError) -> None:
+        with self._changed:
+            failed, self._running, self._filling = self._running, [], None
+        for generation in failed:
+            self._fail(generation, error)
+
+    def _fail(self, generation: Generation, error: EngineError) -> None:
+        self._counts.failed += 1
+        self._deliver(generation, Failure(error))
+
+    def _deliver(self, generation: Generation, event: Event) -> None:
+        if generation.cancelled:
+            return
+        try:
+            generation.deliver(event)
+        except Exception:
+            _logger.exception("A generation's receiver failed; cancelling it.")
+            self._cancel(generation)
