@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from google.protobuf import text_format
+from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2
 
 from cloud import repository

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 CONFIG_PBTXT = """
@@ -76,7 +76,7 @@ class Launched:
 def _runs(process: psutil.Process) -> bool:
     # A zombie is dead; how soon it is buried depends on the machine's first process.
     with contextlib.suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 
