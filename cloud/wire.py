@@ -38,6 +38,11 @@ LOWEST_LOGPROB: Final = -9999.0
 
 MOST_CHOICES: Final = 16
 MOST_LOGPROBS: Final = 20
+MOST_TOKENS: Final = 1_000_000
+"""More than any context holds: generate up to the end of the context."""
+
+TIMEOUT_TEXT: Final = "Request timeout expired"
+"""How every error begins that says the parameter `timeout` has passed; its gRPC status is UNAVAILABLE, as Triton's."""
 
 
 class ChatInput(StrEnum):
@@ -144,6 +149,9 @@ class _Entry(Struct, frozen=True):
 
 
 def encode_sampling_parameters(parameters: SamplingParameters) -> bytes:
+    if parameters.max_tokens is None:
+        # The stock backend drops null, and would stop after vLLM's default of 16 tokens.
+        parameters = msgspec.structs.replace(parameters, max_tokens=MOST_TOKENS)
     return msgspec.json.encode(parameters)
 
 

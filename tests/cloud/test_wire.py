@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.wire import LOWEST_LOGPROB, TokenLogprob, decode_logprobs, encode_logprobs
+from cloud.wire import (
+    LOWEST_LOGPROB,
+    MOST_TOKENS,
+    SamplingParameters,
+    TokenLogprob,
+    decode_logprobs,
+    encode_logprobs,
+    encode_sampling_parameters,
+)
 
 
 def test_logprobs_of_the_stock_backend_are_read() -> None:
@@ -50,3 +58,10 @@ def test_what_is_written_is_read_back(written: list[dict[int, TokenLogprob]]) ->
         assert choice.chosen.logprob == max(first.logprob, LOWEST_LOGPROB)
         assert len(choice.ranked) == len(place)
         assert sorted((entry.logprob for entry in choice.ranked), reverse=True) == [e.logprob for e in choice.ranked]
+
+
+def test_unlimited_tokens_are_written_as_a_number() -> None:
+    """The stock backend drops a null, and would stop after vLLM's default of 16."""
+    written = json.loads(encode_sampling_parameters(SamplingParameters(max_tokens=None, temperature=0)))
+
+    assert written == {"max_tokens": MOST_TOKENS, "temperature": 0}
