@@ -1,7 +1,9 @@
 """The launcher as its users meet it: a process that gets signals, and leaves nothing behind."""
 
 import contextlib
+import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +15,10 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+
+from cloud.config import load_config
+from cloud.installation import InstallationError, find_installation
+from cloud.triton import serving
 
 CONFIG_PBTXT = """
 backend: "python"
@@ -173,6 +179,30 @@ def test_a_busy_port_is_named_in_one_line(tmp_path: Path) -> None:
 
     assert launcher.returncode == 1
     assert errors == f"Error: grpc_port {port} on 127.0.0.1: Address already in use; free it or set another\n"
+
+
+def test_a_tritonserver_on_path_is_taken_with_its_own_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVIDIA's container, as far as the launcher knows it: server and backends in one folder, libraries in place."""
+    wheel = find_installation()
+    root = tmp_path / "tritonserver"
+    (root / "bin").mkdir(parents=True)
+    shutil.copy(wheel.server, root / "bin")
+    wheel.prepare_backends(root / "backends")
+    monkeypatch.setenv("LD_LIBRARY_PATH", os.pathsep.join(map(str, wheel.libraries)))
+    monkeypatch.setenv("PATH", f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+    with serving(load_config(write_config(tmp_path, IDLE, exit_timeout_s=1))) as server:
+        command = psutil.Process(server.pid).cmdline()
+
+    assert command[0] == str(root / "bin" / "tritonserver")
+    assert f"--backend-directory={root / 'backends'}" in command
+
+
+def test_without_any_tritonserver_the_error_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud.installation.WHEEL", "no-such-wheel")
+
+    with pytest.raises(InstallationError, match="no tritonserver on PATH and no no-such-wheel here"):
+        find_installation()
 
 
 @pytest.mark.parametrize(
