@@ -10,10 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud.wire import CHAT_PRIORITY, DEFAULT_PRIORITY, PRIORITY_LEVELS, ChatInput, ChatOutput, SamplingParameters
-
-
-class RequestError(Exception):
-    """The request is wrong; the text names the input, its value and what is allowed."""
+from edge.engine.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,7 @@ def read_request(tensors: Mapping[str, NDArray[Any]], parameters: str, timeout_u
     Read `tensors` (by name, each of shape `[1]`), the request's `parameters` (JSON) and KServe `timeout` (0: none).
 
     As in the vLLM backend, sampling parameters come from the tensor of that name, else from the request's parameters.
-    Raises `RequestError`.
+    Raises `RequestError`, whose text names the input, its value and what is allowed.
     """
     for name in (ChatInput.IMAGE, ChatInput.EMBEDDING_REQUEST):
         if name in tensors:

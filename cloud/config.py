@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 import yaml
@@ -75,6 +75,30 @@ def load_config(path: Path) -> TritonConfig:
     except (OSError, yaml.YAMLError, msgspec.ValidationError) as exc:
         raise ConfigError(f"{path}: {exc}") from exc
     return _anchored(config, path.parent)
+
+
+T = TypeVar("T", ChatConfig, EmbedConfig)
+
+
+def read_settings(model_config: str, kind: type[T]) -> T:
+    """
+    Read what `cloud.repository` wrote into a model's `parameters`.
+
+    `model_config` is the JSON that Triton gives a Python model. Raises `ConfigError`.
+    """
+    parameters = msgspec.json.decode(model_config, type=_ModelConfig).parameters
+    try:
+        return msgspec.convert({key: each.string_value for key, each in parameters.items()}, kind, strict=False)
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"parameters in config.pbtxt: {exc}; start the model with `hybrid triton`") from exc
+
+
+class _Parameter(Struct):
+    string_value: str
+
+
+class _ModelConfig(Struct):
+    parameters: dict[str, _Parameter]
 
 
 def _anchored(config: TritonConfig, base: Path) -> TritonConfig:

@@ -12,6 +12,9 @@ from pathlib import Path
 WHEEL = "nvidia-pytriton"
 
 
+_NVIDIA_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+
+
 class InstallationError(Exception):
     """tritonserver cannot be started here; the text says what is missing and where to get it."""
 
@@ -68,6 +71,11 @@ def find_installation() -> Installation:
         raise InstallationError(
             f"no tritonserver on PATH and no {WHEEL} here; run in NVIDIA's container or pip install {WHEEL}"
         ) from exc
+
+
+def has_nvidia_device() -> bool:
+    """Whether this machine (or container) has an NVIDIA GPU; under WSL it hides behind DirectX."""
+    return any(device.exists() for device in _NVIDIA_DEVICES)
 
 
 def _wheel(wheel: Distribution) -> Installation:

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TextIO
 
 from cloud.config import TritonConfig
-from cloud.installation import Installation, find_installation
+from cloud.installation import Installation, find_installation, has_nvidia_device
 from cloud.repository import write_repository
 
 _GATE = 'read -r _ && exec "$@" </dev/null'
@@ -40,7 +40,6 @@ read -r group; read -r _
 rm -rf -- "$1" "/dev/shm/$2"*
 """
 
-_NVIDIA_DEVICE = Path("/dev/nvidiactl")
 _EXIT_GRACE_S = 3.0
 _PROBE_EVERY_S = 0.1
 _CAUSE = re.compile(r'^(?:E\d{4} .*?\] "(?=failed to )|error: )(?P<text>.+?)(?:\\n|"?$)')
@@ -135,7 +134,7 @@ class TritonServer:
             f"--exit-timeout-secs={round(config.exit_timeout_s)}",
             f"--log-info={str(config.log_info).lower()}",
             # Asking for them where no NVIDIA driver is costs a second.
-            f"--allow-gpu-metrics={str(_NVIDIA_DEVICE.exists()).lower()}",
+            f"--allow-gpu-metrics={str(has_nvidia_device()).lower()}",
             # Models keep their tensors to themselves; without a GPU these only cause alarming messages.
             "--pinned-memory-pool-byte-size=0",
             "--enable-peer-access=false",

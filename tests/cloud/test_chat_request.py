@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloud.chat_request import ChatRequest, RequestError, read_request
+from cloud.chat_request import ChatRequest, read_request
 from cloud.wire import DEFAULT_PRIORITY, ChatOutput, SamplingParameters
+from edge.engine.errors import RequestError
 
 
 def read(parameters: dict[str, Any] | None = None, *, timeout_us: int = 0, **tensors: Any) -> ChatRequest:
