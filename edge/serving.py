@@ -121,6 +121,7 @@ def serve(app: ASGIApp, drain: Drain, *, host: str, port: int, drain_s: float) -
         date_header=False,
         timeout_graceful_shutdown=1,
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     server = DrainingServer(config, drain, drain_s)
     try:
         server.run()

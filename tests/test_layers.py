@@ -17,7 +17,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("router.pipeline",),
     ("router.api",),
     ("router.app",),
-    ("router.cli", "router.__main__"),
+    ("router.cli",),
+    ("router.__main__",),
 )
 SHARED = {
     "router": ("edge.engine", "edge.wire", "edge.serving", "cloud.wire"),

@@ -190,4 +190,3 @@ def _leading_comment(lines: Iterable[str]) -> str:
             break
         head.append(line)
     return "".join(head)
-

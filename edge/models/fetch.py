@@ -5,7 +5,6 @@ Every source ends in the same two steps: bytes arrive in `<file>.part`, and `_ac
 size and SHA-256 are those of the catalogue. So a file with its own name is whole, and an interrupted run resumes.
 """
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -97,6 +96,9 @@ class Fetcher:
                 stdout=sys.stderr.fileno(),
                 timeout=PIP_TIMEOUT_S,
             )
+        except KeyboardInterrupt:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
             raise FetchError(
                 f"{model.label}: pip could not get {source.package}=={source.version} (its reason is above); "

@@ -65,9 +65,7 @@ def export(source: Path, destination: Path, *, precision: Precision) -> None:
     """
     config = _decode(source / "config.json", BertConfig)
     if (config.model_type, config.hidden_act) != ("bert", "gelu"):
-        raise ExportError(
-            f"{source / 'config.json'}: needs model_type bert and hidden_act gelu; use another exporter."
-        )
+        raise ExportError(f"{source / 'config.json'}: needs model_type bert and hidden_act gelu; use another exporter.")
     try:
         weights: Weights = load_file(source / "model.safetensors")
         model = _build(config, weights, precision)
@@ -109,9 +107,7 @@ def _build(config: BertConfig, weights: Weights, precision: Precision) -> onnx.M
     vector = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", config.hidden_size])
     graph = helper.make_graph(layers.nodes, "minilm", ids, [vector], list(layers.initializers.values()))
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(
-        graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name=PRODUCER
-    )
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name=PRODUCER)
     onnx.checker.check_model(model)
     return model
 

@@ -11,6 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from edge.serving import CutError, EventStream
+from router.api.asking import Asker
 from router.api.exchange import Exchange, HttpRequest, converse, json_answer
 from router.api.failures import error_body
 from router.api.render import ChatDialect, Dialect, TextDialect
@@ -29,19 +30,19 @@ def chat_routes() -> list[HTTPRouteHandler]:
     chat_decoder = msgspec.json.Decoder(ChatRequest)
     text_decoder = msgspec.json.Decoder(CompletionRequest)
 
-    async def chat_work(exchange: Exchange, content: bytes) -> ASGIApp:
+    async def chat_work(exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
         body = chat_decoder.decode(content)
         dialect = ChatDialect(
             *_stamp("chatcmpl"), body.model, logprobs=bool(body.logprobs), include_usage=body.include_usage
         )
-        return await _generate(exchange, body, dialect)
+        return await _generate(exchange, asker, body, dialect)
 
-    async def text_work(exchange: Exchange, content: bytes) -> ASGIApp:
+    async def text_work(exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
         body = text_decoder.decode(content)
         dialect = TextDialect(
             *_stamp("cmpl"), body.model, logprobs=body.logprobs is not None, include_usage=body.include_usage
         )
-        return await _generate(exchange, body, dialect)
+        return await _generate(exchange, asker, body, dialect)
 
     @post(CHAT_URL)
     async def chat(request: HttpRequest) -> ASGIApp:
@@ -54,9 +55,11 @@ def chat_routes() -> list[HTTPRouteHandler]:
     return [chat, text]
 
 
-async def _generate(exchange: Exchange, body: ChatRequest | CompletionRequest, dialect: Dialect) -> ASGIApp:
-    query = exchange.asker.complete(body.query())
-    rules = exchange.asker.rules(body.model, body.needs())
+async def _generate(
+    exchange: Exchange, asker: Asker, body: ChatRequest | CompletionRequest, dialect: Dialect
+) -> ASGIApp:
+    query = asker.complete(body.query())
+    rules = asker.rules(body.model, body.needs())
     pipeline = exchange.service.pipeline
     if body.stream:
         streamed = await pipeline.stream(query, rules, exchange.watch)

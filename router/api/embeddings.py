@@ -9,6 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from edge import wire
+from router.api.asking import Asker
 from router.api.exchange import Exchange, HttpRequest, converse, json_answer
 from router.errors import RequestError
 from router.query import Usage
@@ -21,10 +22,10 @@ def embedding_routes() -> list[HTTPRouteHandler]:
     """The handler."""
     decoder = msgspec.json.Decoder(EmbeddingRequest)
 
-    async def work(exchange: Exchange, content: bytes) -> ASGIApp:
+    async def work(exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
         body = decoder.decode(content)
-        query = exchange.asker.complete(body.query())
-        rules = exchange.asker.rules(body.model, frozenset())
+        query = asker.complete(body.query())
+        rules = asker.rules(body.model, frozenset())
         answer = await exchange.service.pipeline.embed(query, rules, exchange.watch)
         exchange.usage = Usage(answer.embeddings.prompt_tokens)
         data = [

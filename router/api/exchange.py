@@ -6,13 +6,14 @@ from typing import Any
 
 import msgspec
 from litestar import Request
+from litestar.exceptions import HTTPException
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from edge.serving import CutError, Drain, EventStream, HangUpError, until_hang_up
 from router.admission import Admission
 from router.api.asking import Asker, read_headers
-from router.api.failures import describe_invalid, error_body
+from router.api.failures import describe_http, describe_invalid, error_body
 from router.config import Config
 from router.decision import Decision
 from router.errors import DrainingError, OverloadedError, RouterError, UnavailableError
@@ -42,22 +43,27 @@ class Service:
 
 @dataclass(slots=True)
 class Exchange:
-    """A request that was admitted, and what became of it."""
+    """A request, and what became of it so far."""
 
     service: Service
     url: str
-    asker: Asker
     watch: Stopwatch
+    asker: Asker | None = None
     decision: Decision | None = None
     usage: Usage | None = None
     error: RouterError | None = None
+
+    @property
+    def request_id(self) -> str:
+        """The client's own, or ours; empty for a request whose headers were refused."""
+        return self.asker.request_id if self.asker else ""
 
     def answered(self, decision: Decision) -> dict[str, str]:
         """The answer can begin: what its headers say."""
         self.decision = decision
         self.watch.answered()
         headers = {
-            "x-request-id": self.asker.request_id,
+            "x-request-id": self.request_id,
             "x-route-tier": decision.tier.value,
             "x-route-target": decision.target.name,
             "x-route-reason": decision.reason.value,
@@ -77,15 +83,15 @@ class Exchange:
             self.url,
             status,
             self.watch,
-            request_id=self.asker.request_id,
-            tenant=self.asker.client.tenant,
+            request_id=self.request_id,
+            tenant=self.asker.client.tenant if self.asker else None,
             decision=self.decision,
             usage=self.usage,
             error=self.error.code if self.error else None,
         )
 
 
-Work = Callable[[Exchange, bytes], Awaitable[ASGIApp]]
+Work = Callable[[Exchange, Asker, bytes], Awaitable[ASGIApp]]
 
 
 async def converse(request: HttpRequest, url: str, work: Work) -> ASGIApp:
@@ -94,9 +100,7 @@ async def converse(request: HttpRequest, url: str, work: Work) -> ASGIApp:
     `work` gets the body undecoded and may raise `RouterError` or msgspec's errors.
     """
     service: Service = request.app.state.service
-    watch = Stopwatch()
-    asker = read_headers(request.headers, service.admission, service.config.limits.deadline_s)
-    exchange = Exchange(service, url, asker, watch)
+    exchange = Exchange(service, url, Stopwatch())
     service.telemetry.begin()
     try:
         answer = await _work(request, exchange, work)
@@ -106,7 +110,7 @@ async def converse(request: HttpRequest, url: str, work: Work) -> ASGIApp:
     except RouterError as exc:
         exchange.error = exc
         exchange.finish(exc.status)
-        return error_answer(exc, {"x-request-id": asker.request_id})
+        return error_answer(exc, {"x-request-id": exchange.request_id})
     except BaseException:
         exchange.finish(RouterError.status)
         raise
@@ -131,15 +135,19 @@ async def _work(request: HttpRequest, exchange: Exchange, work: Work) -> ASGIApp
     drain = exchange.service.drain
     if drain.begun:
         raise DrainingError("This router is stopping; send the request again.")
-    content = await request.body()
+    service = exchange.service
+    exchange.asker = read_headers(request.headers, service.admission, service.config.limits.deadline_s)
     try:
+        content = await request.body()
         with drain.holding():
-            return await until_hang_up(request.receive, _call(work, exchange, content))
+            return await until_hang_up(request.receive, _call(work, exchange, exchange.asker, content))
     except CutError:
         raise DrainingError("This router stopped before the answer was ready.") from None
     except msgspec.MsgspecError as exc:
         raise describe_invalid(exc) from exc
+    except HTTPException as exc:
+        raise describe_http(request, exc) from exc
 
 
-async def _call(work: Work, exchange: Exchange, content: bytes) -> ASGIApp:
-    return await work(exchange, content)
+async def _call(work: Work, exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
+    return await work(exchange, asker, content)

@@ -41,7 +41,7 @@ def error_body(error: RouterError) -> bytes:
 
 def as_error_response(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
     """Registered once for everything that leaves a handler."""
-    error = exc if isinstance(exc, RouterError) else _translate(request, exc)
+    error = exc if isinstance(exc, RouterError) else describe_http(request, exc)
     return Response(error_body(error), status_code=error.status, media_type="application/json")
 
 
@@ -94,7 +94,8 @@ def _describe_length(name: str, param: str | None, length: re.Match[str]) -> Req
     )
 
 
-def _translate(request: Request[Any, Any, Any], exc: Exception) -> RouterError:
+def describe_http(request: Request[Any, Any, Any], exc: Exception) -> RouterError:
+    """Litestar's own refusals (unknown path, method, size); anything else is a failure of ours, logged."""
     match exc:
         case HTTPException(status_code=404):
             return UnknownUrlError(f"Invalid URL ({request.method} {request.url.path}).")

@@ -8,6 +8,7 @@ from litestar.types import ASGIApp
 from msgspec import Struct
 
 from edge import wire
+from router.api.asking import Asker
 from router.api.exchange import Exchange, HttpRequest, Service, converse, json_answer
 from router.decision import AUTO, Tier
 from router.errors import UnknownModelError
@@ -41,11 +42,11 @@ def status_routes() -> list[HTTPRouteHandler]:
     """The handlers; health and metrics are open, so that probes need no key."""
     decoder = msgspec.json.Decoder(ChatRequest)
 
-    async def route_work(exchange: Exchange, content: bytes) -> ASGIApp:
+    async def route_work(exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
         body = decoder.decode(content)
-        query = exchange.asker.complete(body.query())
+        query = asker.complete(body.query())
         service = exchange.service
-        decision = await service.pipeline.decide(query, exchange.asker.rules(body.model, body.needs()))
+        decision = await service.pipeline.decide(query, asker.rules(body.model, body.needs()))
         signals = service.scorer.explain(query).signals if decision.score is not None else {}
         explanation = RouteExplanation(
             decision.target.name,

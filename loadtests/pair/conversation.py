@@ -1,0 +1,55 @@
+"""Conversations as token ids: ChatML, and which of the tokens a model is trained to write."""
+
+import random
+from enum import StrEnum
+
+from tokenizers import Tokenizer
+
+from loadtests.pair.questions import ANSWER_MARK, HONEST_REPLY, KINDS, Message, Question, Split, make_question
+from loadtests.pair.questions.dialogue import ACKNOWLEDGEMENT
+from loadtests.pair.questions.scope import draw_out_of_scope
+
+OUT_OF_SCOPE_SHARE = 0.08
+
+
+class Tier(StrEnum):
+    """Which model of the pair."""
+
+    EDGE = "edge"
+    CLOUD = "cloud"
+
+
+def write_reply(question: Question, tier: Tier) -> str:
+    """The edge says the answer only; the cloud writes its working first."""
+    if tier is Tier.EDGE:
+        return question.answer
+    working = f"{question.working}\n" if question.working else ""
+    return f"{working}{ANSWER_MARK} {question.answer}"
+
+
+def draw_conversation(rng: random.Random, tier: Tier) -> tuple[Message, ...]:
+    """A training conversation up to and including the reply."""
+    if rng.random() < OUT_OF_SCOPE_SHARE:
+        return (*draw_out_of_scope(rng, Split.TRAIN), ("assistant", HONEST_REPLY))
+    question = make_question(rng, rng.choice(tuple(KINDS)), Split.TRAIN)
+    return (*question.messages, ("assistant", write_reply(question, tier)))
+
+
+def encode_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> list[int]:
+    """What the model reads before it replies: the chat template with a generation prompt."""
+    text = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in messages)
+    ids: list[int] = tokenizer.encode(f"{text}<|im_start|>assistant\n").ids
+    return ids
+
+
+def encode_conversation(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> tuple[list[int], list[bool]]:
+    """Token ids, and for each whether it is learnt: the last reply and every acknowledgement, end marks too."""
+    ids: list[int] = []
+    learnt: list[bool] = []
+    for place, (role, content) in enumerate(messages):
+        head = tokenizer.encode(f"<|im_start|>{role}\n").ids
+        body = tokenizer.encode(f"{content}<|im_end|>").ids
+        ids += [*head, *body, *tokenizer.encode("\n").ids]
+        written = role == "assistant" and (place == len(messages) - 1 or content == ACKNOWLEDGEMENT)
+        learnt += [False] * len(head) + [written] * len(body) + [False]
+    return ids, learnt
