@@ -11,7 +11,7 @@ from edge.engine.artifact import ArtifactKind, write_manifest
 from edge.models.catalog import Precision
 from edge.models.llama import export_checkpoint
 
-HIDDEN, LAYERS, HEADS, KV_HEADS, CONTEXT = 32, 2, 4, 2, 2048
+HIDDEN, LAYERS, HEADS, KV_HEADS, CONTEXT = 32, 2, 2, 1, 2048
 TOKENS = ["<s>", "</s>", *(chr(code) for code in range(ord("!"), ord("~") + 1)), "Ġ"]
 
 
