@@ -126,6 +126,9 @@ def _prompt_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
 def _samplings(request: ChatRequest) -> list[Sampling]:
     """One for each choice; seeds count up, as vLLM's do."""
     asked = request.sampling
+    for name in ("frequency_penalty", "presence_penalty", "logit_bias"):
+        if getattr(asked, name):
+            raise RequestError(f"{name}: this model cannot honour it; leave it out, or serve a vLLM backend")
     logprobs = asked.logprobs
     if logprobs is None and ChatOutput.CUMULATIVE_LOGPROB in request.outputs:
         logprobs = 0

@@ -98,8 +98,9 @@ class FinishReason(StrEnum):
 
 class SamplingParameters(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """
-    The part of vLLM's `SamplingParams` that `chat` honours, with vLLM's names and defaults.
+    The part of vLLM's `SamplingParams` that the router may send, with vLLM's names and defaults.
 
+    Our `chat` refuses penalties and biases, the stock backend honours them.
     `guided_decoding` is the JSON text of an object with the key `json` (a JSON schema).
     """
 
