@@ -25,7 +25,7 @@ from cloud.wire import MOST_TOKENS, ChatOutput, ErrorCode, SamplingParameters, e
 from edge.engine.artifact import Artifact, ArtifactKind
 from edge.engine.decoder import Decoder
 from edge.engine.errors import EngineError, ExpiredError, OverloadedError, RequestError, StoppedError
-from edge.engine.generation import Generation, Generator
+from edge.engine.generation import Failure, Generation, Generator
 from edge.engine.sampling import Sampling
 from edge.engine.tokens import Tokenizer
 
@@ -72,7 +72,7 @@ class ChatModel:
                 )
         except EngineError as exc:
             # Earlier choices may have answered already, so this too goes through the responder.
-            self._responder.fail(exchange, exc)
+            self._responder.post(exchange, len(generations), Failure(exc))
         self._responder.watch(exchange, generations)
 
 

@@ -30,6 +30,8 @@ class Reply:
         self._outputs = request.outputs
         self._scored = request.sampling.logprobs is not None
         self._prompt_tokens = prompt_tokens
+        self.fresh = False
+        """Whether anything was added since the last `take`."""
         self._choices = [_Choice() for _ in range(request.sampling.n)]
         if request.repeats_prompt:
             for choice in self._choices:
@@ -41,6 +43,7 @@ class Reply:
 
     def add(self, index: int, text: str, places: tuple[TokenLogprobs, ...], tokens: int) -> None:
         """Add to choice `index`, which has `tokens` tokens in all now."""
+        self.fresh = True
         choice = self._choices[index]
         choice.texts.append(text)
         choice.places.extend(places)
@@ -54,6 +57,7 @@ class Reply:
 
     def take(self) -> dict[ChatOutput, NDArray[Any]]:
         """Return the wanted tensors, one element a choice, for what was added since the last call."""
+        self.fresh = False
         choices = self._choices
         tensors: dict[ChatOutput, NDArray[Any]] = {
             ChatOutput.TEXT_OUTPUT: _bytes(["".join(choice.texts).encode() for choice in choices]),

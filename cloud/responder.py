@@ -4,7 +4,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -18,6 +18,7 @@ from edge.engine.errors import EngineError, ExpiredError
 from edge.engine.generation import Delta, Event, Failure, Finish, Generation
 
 _logger = logging.getLogger(__name__)
+_MOST_AT_ONCE: Final = 256
 _POLL_S: Final = 0.02
 """How often those are asked whether they have left to whom nothing is being sent."""
 
@@ -48,22 +49,28 @@ class Exchange:
     deadline: float | None
     """On `time.monotonic()`'s clock."""
     generations: Sequence[Generation] = field(default=())
+    error: EngineError | None = None
     closed: bool = False
 
     def take(self, index: int, event: Event) -> None:
-        """Take what happened to choice `index`, and pass on what the client may have of it."""
-        if self.closed:
-            return
+        """Collect what happened to choice `index`."""
         match event:
             case Delta():
                 self.reply.add(index, event.text, event.tokens, self._count(index))
             case Finish():
                 self.reply.finish(index, FinishReason(event.reason.value), event.completion_tokens)
             case Failure():
-                self.fail(event.error)
-                return
+                self.error = event.error
+
+    def respond(self) -> None:
+        """Send what was collected, as far as the client may have it."""
+        if self.closed:
+            return
+        if self.error is not None:
+            self._fail(self.error)
+            return
         self.closed = self.reply.complete
-        if self.stream or self.closed:
+        if self.closed or (self.stream and self.reply.fresh):
             self.sender.send(self.reply.take(), final=self.closed)
         self.check()
 
@@ -72,18 +79,18 @@ class Exchange:
         if self.closed:
             return
         if self.sender.cancelled():
-            self.fail(LeftError("the request was cancelled"))
+            self._fail(LeftError("the request was cancelled"))
         elif self.deadline is not None and time.monotonic() > self.deadline:
-            self.fail(ExpiredError("its answer is not complete"))
-
-    def fail(self, error: EngineError) -> None:
-        self.closed = True
-        self.cancel()
-        self.sender.fail(error)
+            self._fail(ExpiredError("the timeout passed before the answer was complete"))
 
     def cancel(self) -> None:
+        self.closed = True
         for generation in self.generations:
             generation.cancel()
+
+    def _fail(self, error: EngineError) -> None:
+        self.cancel()
+        self.sender.fail(error)
 
     def _count(self, index: int) -> int:
         # An event may be quicker than `submit` is to return; its tokens then count with the next one.
@@ -98,6 +105,7 @@ class Responder:
         self._on_poll = on_poll
         self._posted: queue.SimpleQueue[tuple[Exchange, Callable[[], None]] | None] = queue.SimpleQueue()
         self._open: set[Exchange] = set()
+        self._stopping = False
         self._thread = threading.Thread(target=self._work, name="responder", daemon=True)
 
     def __enter__(self) -> Self:
@@ -107,7 +115,7 @@ class Responder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Do what was posted so far, then end."""
+        """Answer what was posted so far, then end."""
         self._posted.put(None)
         self._thread.join()
 
@@ -119,10 +127,6 @@ class Responder:
         """From now on, `generations` end when the client leaves. Events may have been posted before."""
         self._posted.put((exchange, partial(self._watch, exchange, generations)))
 
-    def fail(self, exchange: Exchange, error: EngineError) -> None:
-        """End a request."""
-        self._posted.put((exchange, partial(exchange.fail, error)))
-
     def _watch(self, exchange: Exchange, generations: Sequence[Generation]) -> None:
         exchange.generations = generations
         if exchange.closed:
@@ -132,23 +136,38 @@ class Responder:
 
     def _work(self) -> None:
         busy, due = True, time.monotonic()
-        while True:
-            try:
-                posted = self._posted.get(timeout=max(0.0, due - time.monotonic()) if busy else None)
-                if posted is None:
-                    return
-                self._act(*posted)
-                busy = True
-            except queue.Empty:
-                pass
+        while not self._stopping:
+            changed = self._collect(max(0.0, due - time.monotonic()) if busy else None)
+            for exchange in changed:
+                self._act(exchange, exchange.respond)
+            busy = busy or bool(changed)
             if time.monotonic() >= due:
-                busy = self._poll()
+                for exchange in list(self._open):
+                    self._act(exchange, exchange.check)
+                busy = self._on_poll() or bool(self._open)
                 due = time.monotonic() + _POLL_S
 
-    def _poll(self) -> bool:
-        for exchange in list(self._open):
-            self._act(exchange, exchange.check)
-        return self._on_poll() or bool(self._open)
+    def _collect(self, timeout_s: float | None) -> Collection[Exchange]:
+        """
+        Wait for something posted, and take all that is there.
+
+        So a stream whose sending is slower than its tokens gets several tokens in one response, not a growing queue.
+        """
+        try:
+            posted = [self._posted.get(timeout=timeout_s)]
+        except queue.Empty:
+            return ()
+        while len(posted) < _MOST_AT_ONCE and not self._posted.empty():
+            posted.append(self._posted.get_nowait())
+        changed: dict[Exchange, None] = {}
+        for each in posted:
+            if each is None:
+                self._stopping = True
+            else:
+                exchange, action = each
+                self._act(exchange, action)
+                changed[exchange] = None
+        return changed
 
     def _act(self, exchange: Exchange, action: Callable[[], None]) -> None:
         try:
@@ -156,7 +175,6 @@ class Responder:
         except Exception:
             # One client's failure is not the others'.
             _logger.exception("A response could not be sent; its request ends.")
-            exchange.closed = True
             exchange.cancel()
         if exchange.closed:
             self._open.discard(exchange)

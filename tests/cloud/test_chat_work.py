@@ -106,7 +106,7 @@ async def test_the_timeout_of_a_waiting_request_passes(chat: ChatClient, metrics
             await anext(chat.stream(sampling=ENDLESS, timeout_us=100_000))
 
     assert expired.value.code is ErrorCode.DEADLINE_EXCEEDED
-    assert await outcomes(metrics, "started") == started + SLOTS
+    await metrics.wait_for(started + SLOTS, "hybrid_chat_sequences_total", outcome="started")
 
 
 async def test_the_timeout_of_a_running_request_passes(chat: ChatClient) -> None:
