@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import triton_python_backend_utils as pb_utils
@@ -28,14 +28,6 @@ from edge.engine.errors import EngineError, ExpiredError, OverloadedError, Reque
 from edge.engine.generation import Generation, Generator
 from edge.engine.sampling import Sampling
 from edge.engine.tokens import Tokenizer
-
-_CODES: Final = (
-    (RequestError, pb_utils.TritonError.INVALID_ARG),
-    (OverloadedError, pb_utils.TritonError.UNAVAILABLE),
-    (ExpiredError, pb_utils.TritonError.UNAVAILABLE),
-    (StoppedError, pb_utils.TritonError.UNAVAILABLE),
-    (LeftError, pb_utils.TritonError.CANCELLED),
-)
 
 
 class ChatModel:
@@ -95,13 +87,25 @@ class TritonSender:
         self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0)
 
     def fail(self, error: EngineError) -> None:
-        code = next((code for kind, code in _CODES if isinstance(error, kind)), pb_utils.TritonError.INTERNAL)
         text = f"{TIMEOUT_TEXT}: {error}" if isinstance(error, ExpiredError) else str(error)
-        response = pb_utils.InferenceResponse(error=pb_utils.TritonError(text, code))
+        response = pb_utils.InferenceResponse(error=pb_utils.TritonError(text, _code(error)))
         self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def cancelled(self) -> bool:
         return bool(self._sender.is_cancelled())
+
+
+def _code(error: EngineError) -> Any:
+    codes = pb_utils.TritonError
+    match error:
+        case RequestError():
+            return codes.INVALID_ARG
+        case OverloadedError() | ExpiredError() | StoppedError():
+            return codes.UNAVAILABLE
+        case LeftError():
+            return codes.CANCELLED
+        case _:
+            return codes.INTERNAL
 
 
 def _read(request: Any) -> ChatRequest:
