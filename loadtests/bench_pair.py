@@ -12,11 +12,11 @@ from typing import Any
 
 import click
 import numpy as np
+
+from deploy.demo import ROOT, SITE
 from edge.engine.artifact import ArtifactKind, write_manifest
 from edge.models.catalog import Precision
 from edge.models.llama import export_checkpoint
-
-from deploy.demo import ROOT, SITE
 from edge.models.store import Store
 from loadtests.bench import Row, report
 from loadtests.pair.answers import answer_all

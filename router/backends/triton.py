@@ -13,7 +13,6 @@ from typing import Any
 import grpc
 import msgspec
 import numpy as np
-from edge.engine.template import ChatTemplate, TemplateError
 from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
@@ -30,6 +29,7 @@ from cloud.wire import (
     decode_logprobs,
     encode_sampling_parameters,
 )
+from edge.engine.template import ChatTemplate, TemplateError
 from router.backends import remaining_s
 from router.config import TritonTarget
 from router.errors import (
@@ -131,7 +131,7 @@ class TritonBackend:
         timeout_s = remaining_s(query.deadline)
         request = {
             "model_name": self._config.chat_model,
-            "inputs": _chat_inputs(text, query.parameters, stream=stream),
+            "inputs": _chat_inputs(text, query.parameters, temperature=self._config.temperature, stream=stream),
             "outputs": [InferRequestedOutput(name) for name in _OUTPUTS],
             "request_id": query.request_id,
             "priority": query.priority.rank + 1,
@@ -265,7 +265,7 @@ def _usage(result: InferResult, *, fresh: bool) -> Usage:
     )
 
 
-def _chat_inputs(text: str, parameters: Parameters, *, stream: bool) -> list[InferInput]:
+def _chat_inputs(text: str, parameters: Parameters, *, temperature: float, stream: bool) -> list[InferInput]:
     flags = {
         ChatInput.STREAM: stream,
         ChatInput.EXCLUDE_INPUT_IN_OUTPUT: True,
@@ -274,7 +274,7 @@ def _chat_inputs(text: str, parameters: Parameters, *, stream: bool) -> list[Inf
         ChatInput.RETURN_NUM_OUTPUT_TOKENS: True,
         ChatInput.RETURN_LOGPROBS: parameters.logprobs,
     }
-    sampling = encode_sampling_parameters(_sampling(parameters))
+    sampling = encode_sampling_parameters(_sampling(parameters, temperature))
     return [
         _tensor(ChatInput.TEXT_INPUT, np.array([text.encode()], dtype=np.object_), "BYTES"),
         _tensor(ChatInput.SAMPLING_PARAMETERS, np.array([sampling], dtype=np.object_), "BYTES"),
@@ -282,11 +282,11 @@ def _chat_inputs(text: str, parameters: Parameters, *, stream: bool) -> list[Inf
     ]
 
 
-def _sampling(parameters: Parameters) -> SamplingParameters:
+def _sampling(parameters: Parameters, temperature: float) -> SamplingParameters:
     # vLLM's own default is 16 tokens; null means "up to the end of the context", as OpenAI's absent max_tokens does
     return SamplingParameters(
         n=parameters.n,
-        temperature=1.0 if parameters.temperature is None else parameters.temperature,
+        temperature=temperature if parameters.temperature is None else parameters.temperature,
         top_p=1.0 if parameters.top_p is None else parameters.top_p,
         max_tokens=parameters.max_tokens,
         stop=list(parameters.stop) or None,
