@@ -7,7 +7,8 @@ One gRPC stream per request: cancelling one that is shared would cancel its neig
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import grpc
@@ -82,16 +83,16 @@ class TritonBackend:
         return Completion([answer.choice() for answer in parts], usage)
 
     async def stream(self, query: Query) -> AsyncGenerator[Delta, None]:
-        """The answers piece by piece."""
+        """The answers piece by piece, one after the other: vLLM's backend streams one choice a request."""
         usage = Usage()
-        for base, text in enumerate(self._render(query)):
+        for index, (text, choice) in enumerate(product(self._render(query), _choices(query))):
             first = True
-            async for result in self._generate(text, query, stream=True):
-                usage += _usage(result, fresh=first)
+            async for result in self._generate(text, choice, stream=True):
+                usage += _usage(result, fresh=first and index % query.parameters.n == 0)
                 first = False
-                for index, piece in enumerate(_pieces(result, query.parameters)):
+                for piece in _pieces(result, choice.parameters):
                     if piece.text or piece.logprobs or piece.finish:
-                        yield Delta(base * query.parameters.n + index, piece.text, piece.logprobs, piece.finish)
+                        yield replace(piece, index=index)
         yield Delta(0, usage=usage)
 
     async def embed(self, query: EmbeddingQuery) -> Embeddings:
@@ -222,6 +223,13 @@ class _Answer:
         if self.finish is None:
             raise BackendError("The answer ended without a finish reason.")
         return Choice("".join(self.texts), self.finish, tuple(self.logprobs))
+
+
+def _choices(query: Query) -> list[Query]:
+    """A query for each of the `n` answers; seeds count up, as vLLM's do."""
+    p = query.parameters
+    seeds = [None if p.seed is None else p.seed + k for k in range(p.n)]
+    return [replace(query, parameters=replace(p, n=1, seed=seed)) for seed in seeds]
 
 
 def _pieces(result: InferResult, parameters: Parameters) -> list[Delta]:
