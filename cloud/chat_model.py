@@ -21,7 +21,7 @@ from cloud.chat_request import ChatRequest, read_request
 from cloud.config import ChatConfig, read_settings
 from cloud.execution import session_config
 from cloud.responder import Exchange, LeftError, Responder
-from cloud.wire import MOST_TOKENS, TIMEOUT_TEXT, ChatOutput, SamplingParameters
+from cloud.wire import MOST_TOKENS, ChatOutput, ErrorCode, SamplingParameters, encode_error
 from edge.engine.artifact import Artifact, ArtifactKind
 from edge.engine.decoder import Decoder
 from edge.engine.errors import EngineError, ExpiredError, OverloadedError, RequestError, StoppedError
@@ -87,24 +87,42 @@ class TritonSender:
         self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0)
 
     def fail(self, error: EngineError) -> None:
-        text = f"{TIMEOUT_TEXT}: {error}" if isinstance(error, ExpiredError) else str(error)
-        response = pb_utils.InferenceResponse(error=pb_utils.TritonError(text, _code(error)))
+        code = _error_code(error)
+        failure = pb_utils.TritonError(encode_error(code, str(error)), _triton_code(code))
+        response = pb_utils.InferenceResponse(error=failure)
         self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def cancelled(self) -> bool:
         return bool(self._sender.is_cancelled())
 
 
-def _code(error: EngineError) -> Any:
-    codes = pb_utils.TritonError
+def _error_code(error: EngineError) -> ErrorCode:
     match error:
         case RequestError():
-            return codes.INVALID_ARG
-        case OverloadedError() | ExpiredError() | StoppedError():
-            return codes.UNAVAILABLE
+            return ErrorCode.INVALID_ARGUMENT
+        case OverloadedError():
+            return ErrorCode.RESOURCE_EXHAUSTED
+        case ExpiredError():
+            return ErrorCode.DEADLINE_EXCEEDED
         case LeftError():
-            return codes.CANCELLED
+            return ErrorCode.CANCELLED
+        case StoppedError():
+            return ErrorCode.UNAVAILABLE
         case _:
+            return ErrorCode.INTERNAL
+
+
+def _triton_code(code: ErrorCode) -> Any:
+    """Triton knows fewer; over HTTP they become statuses."""
+    codes = pb_utils.TritonError
+    match code:
+        case ErrorCode.INVALID_ARGUMENT:
+            return codes.INVALID_ARG
+        case ErrorCode.RESOURCE_EXHAUSTED | ErrorCode.DEADLINE_EXCEEDED | ErrorCode.UNAVAILABLE:
+            return codes.UNAVAILABLE
+        case ErrorCode.CANCELLED:
+            return codes.CANCELLED
+        case ErrorCode.INTERNAL:
             return codes.INTERNAL
 
 
@@ -126,9 +144,6 @@ def _prompt_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
 def _samplings(request: ChatRequest) -> list[Sampling]:
     """One for each choice; seeds count up, as vLLM's do."""
     asked = request.sampling
-    for name in ("frequency_penalty", "presence_penalty", "logit_bias"):
-        if getattr(asked, name):
-            raise RequestError(f"{name}: this model cannot honour it; leave it out, or serve a vLLM backend")
     logprobs = asked.logprobs
     if logprobs is None and ChatOutput.CUMULATIVE_LOGPROB in request.outputs:
         logprobs = 0

@@ -13,7 +13,9 @@ tell:
 * `text_input` is repeated before `text_output` unless `exclude_input_in_output` is true; streaming implies true.
 * Outputs hold one element per choice (`n`), except `num_input_tokens`, which the stock backend sends as a scalar.
 * The KServe parameter `timeout` (microseconds, 0 or none means no limit) bounds waiting and generating together.
-* A stream's error is a text without a status, unless the call carries `STATUS_HEADER`: then it ends with a gRPC status.
+* An error in a stream is a text without a status. Ours starts with one of `ErrorCode`; the stock backend's does not.
+  (The header `triton_grpc_error` asks Triton for gRPC statuses instead, but tritonserver 2.51 dies of SIGSEGV when a
+  stream that had an error is followed by others.)
 
 `embed` is ours: one text or one list of token ids in, one L2-normed vector out.
 """
@@ -30,9 +32,6 @@ EMBED_MODEL: Final = "embed"
 
 EMBEDDING_WIDTH: Final = 384
 
-STATUS_HEADER: Final = ("triton_grpc_error", "true")
-"""Metadata of a `ModelStreamInfer` call that wants errors as gRPC statuses (Triton 24.08 and later)."""
-
 LOWEST_LOGPROB: Final = -9999.0
 """Stands for minus infinity, which JSON cannot say; OpenAI uses the same number."""
 
@@ -42,7 +41,7 @@ MOST_TOKENS: Final = 1_000_000
 """More than any context holds: generate up to the end of the context."""
 
 TIMEOUT_TEXT: Final = "Request timeout expired"
-"""How every error begins that says the parameter `timeout` has passed; its gRPC status is UNAVAILABLE, as Triton's."""
+"""What Triton says when a request's `timeout` passes in the queue of `embed`; its gRPC status is UNAVAILABLE."""
 
 
 class ChatInput(StrEnum):
@@ -94,6 +93,20 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     ABORT = "abort"
     UNFINISHED = "None"
+
+
+class ErrorCode(StrEnum):
+    """How an error text of `chat` starts, followed by a colon. Named as gRPC's statuses are."""
+
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    """All slots are taken and the backlog is full."""
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    """The parameter `timeout` has passed."""
+    CANCELLED = "CANCELLED"
+    UNAVAILABLE = "UNAVAILABLE"
+    """The model is stopping."""
+    INTERNAL = "INTERNAL"
 
 
 class SamplingParameters(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -166,6 +179,18 @@ def decode_logprobs(encoded: bytes) -> list[TokenChoice]:
     # The standard library's reader, because the stock backend writes `-Infinity`.
     places = msgspec.convert(json.loads(encoded), type=list[dict[str, _Entry]] | None)
     return [_token_choice(place) for place in places or []]
+
+
+def encode_error(code: ErrorCode, text: str) -> str:
+    return f"{code}: {text}"
+
+
+def decode_error(message: str) -> tuple[ErrorCode | None, str]:
+    """Split an error text of `chat`; the code is None when the text is not ours."""
+    code, separator, text = message.partition(": ")
+    if separator and code in ErrorCode.__members__:
+        return ErrorCode(code), text
+    return None, message
 
 
 def _token_choice(place: dict[str, _Entry]) -> TokenChoice:

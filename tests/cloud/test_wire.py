@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from cloud.wire import (
     LOWEST_LOGPROB,
     MOST_TOKENS,
+    ErrorCode,
     SamplingParameters,
     TokenLogprob,
+    decode_error,
     decode_logprobs,
+    encode_error,
     encode_logprobs,
     encode_sampling_parameters,
 )
@@ -65,3 +68,13 @@ def test_unlimited_tokens_are_written_as_a_number() -> None:
     written = json.loads(encode_sampling_parameters(SamplingParameters(max_tokens=None, temperature=0)))
 
     assert written == {"max_tokens": MOST_TOKENS, "temperature": 0}
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_an_error_keeps_its_code_and_text(code: ErrorCode) -> None:
+    assert decode_error(encode_error(code, "a: b")) == (code, "a: b")
+
+
+@pytest.mark.parametrize("foreign", ["Error generating stream: x", "INVALID_ARGUMENT", "", "name: y"])
+def test_an_error_that_is_not_ours_has_no_code(foreign: str) -> None:
+    assert decode_error(foreign) == (None, foreign)
