@@ -19,14 +19,15 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from cloud.wire import (
-    STATUS_HEADER,
     TIMEOUT_TEXT,
     ChatInput,
     ChatOutput,
     EmbedInput,
     EmbedOutput,
+    ErrorCode,
     FinishReason,
     SamplingParameters,
+    decode_error,
     decode_logprobs,
     encode_sampling_parameters,
 )
@@ -139,13 +140,12 @@ class TritonBackend:
             "timeout": None if timeout_s is None else int(timeout_s * 1e6),
         }
         with triton_errors(self._name):
-            responses = self._client.stream_infer(
-                _once(request), stream_timeout=timeout_s, headers=dict([STATUS_HEADER])
-            )
+            responses = self._client.stream_infer(_once(request), stream_timeout=timeout_s)
             try:
                 async for result, error in responses:
                     if error is not None:
-                        raise error
+                        code, text = decode_error(error.message() or "")
+                        raise _translate(self._name, code, text, from_peer=True)
                     if result.as_numpy(ChatOutput.TEXT_OUTPUT) is not None:
                         yield result
             finally:
@@ -182,9 +182,11 @@ def triton_errors(name: str) -> Iterator[None]:
     try:
         yield
     except InferenceServerException as exc:
-        raise _translate(name, str(exc.status() or ""), exc.message() or "", str(exc.debug_details() or "")) from exc
+        from_peer = _FROM_PEER in str(exc.debug_details())
+        raise _translate(name, _code(str(exc.status())), exc.message() or "", from_peer=from_peer) from exc
     except grpc.aio.AioRpcError as exc:
-        raise _translate(name, str(exc.code()), exc.details() or "", exc.debug_error_string() or "") from exc
+        from_peer = _FROM_PEER in (exc.debug_error_string() or "")
+        raise _translate(name, _code(str(exc.code())), exc.details() or "", from_peer=from_peer) from exc
     except BaseExceptionGroup as group:
         # a TaskGroup's: each failed the same way, or was cancelled because of the first
         with triton_errors(name):
@@ -193,17 +195,25 @@ def triton_errors(name: str) -> Iterator[None]:
         raise BackendError(f"{name} sent an answer we cannot read: {exc}.") from exc
 
 
-def _translate(name: str, status: str, message: str, details: str) -> RouterError:
-    code = status.removeprefix("StatusCode.")
-    if code == "DEADLINE_EXCEEDED" or TIMEOUT_TEXT in message:
+def _code(status: str) -> ErrorCode | None:
+    """gRPC's status, of those that our `chat` spells the same way in its error texts."""
+    name = status.removeprefix("StatusCode.")
+    return ErrorCode(name) if name in ErrorCode.__members__ else None
+
+
+def _translate(name: str, code: ErrorCode | None, message: str, *, from_peer: bool) -> RouterError:
+    """`from_peer` tells a server that says "unavailable" from one that cannot be reached."""
+    if code is ErrorCode.DEADLINE_EXCEEDED or TIMEOUT_TEXT in message:
         return DeadlineError(f"{name} did not answer within the request's deadline.")
-    if code in {"INVALID_ARGUMENT", "UNIMPLEMENTED"}:
-        return RefusedError(f"{name} refused the request: {message}")
-    if code in {"RESOURCE_EXHAUSTED", "UNAVAILABLE"} and (_FROM_PEER in details or "full" in message):
-        return OverloadedError(f"{name} has no room: {message}")
-    if code == "UNAVAILABLE":
-        return UnavailableError(f"{name} cannot be reached.")
-    return BackendError(f"{name} failed: {message}")
+    match code:
+        case ErrorCode.INVALID_ARGUMENT:
+            return RefusedError(f"{name} refused the request: {message}")
+        case ErrorCode.RESOURCE_EXHAUSTED:
+            return OverloadedError(f"{name} has no room: {message}")
+        case ErrorCode.UNAVAILABLE if not from_peer:
+            return UnavailableError(f"{name} cannot be reached.")
+        case _:
+            return BackendError(f"{name} failed: {message}")
 
 
 @dataclass(slots=True)
