@@ -138,7 +138,7 @@ def write_parts(ports: Ports, store: Path, work: Path) -> list[Part]:
         "template": str(cloud_chat / "tokenizer_config.json"),
     }
     for name, content in (("edge", edge), ("router", router)):
-        (work / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        (work / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     python = [*_dying_with_us(), sys.executable, "-m"]
     triton = ["--chat", str(cloud_chat), "--embed", str(embedding), "--http-port", str(ports.triton_http)]
     triton += ["--grpc-port", str(ports.triton_grpc), "--metrics-port", str(ports.triton_metrics)]

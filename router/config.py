@@ -81,13 +81,15 @@ class OpenAITarget(TargetSection, frozen=True, kw_only=True, tag="openai"):
 class TritonTarget(TargetSection, frozen=True, kw_only=True, tag="triton"):
     """A Triton server with a `chat` model that speaks the vLLM backend's contract, and/or an `embed` model.
 
-    `template` is the tokenizer_config.json that holds the chat model's template.
+    `template` is the tokenizer_config.json that holds the chat model's template; `temperature` is for requests that
+    give none.
     """
 
     address: Annotated[str, Meta(pattern=r"^[^/]+:\d+$")]
     chat_model: str | None = "chat"
     embedding_model: str | None = "embed"
     template: Path | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 1.0
 
 
 AnyTarget = OpenAITarget | TritonTarget

@@ -86,7 +86,7 @@ class MicroBatcher(Generic[Item, Result]):
     def _finish(self, begun: list[tuple[Item, Future[Result]]]) -> None:
         try:
             results = self._work([item for item, _ in begun])
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whoever waits for the results gets it
             for _, future in begun:
                 future.set_exception(exc)
             return

@@ -7,29 +7,31 @@ One gRPC stream per request: cancelling one that is shared would cancel its neig
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import grpc
 import msgspec
 import numpy as np
-from edge.engine.template import ChatTemplate, TemplateError
 from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from cloud.wire import (
-    STATUS_HEADER,
     TIMEOUT_TEXT,
     ChatInput,
     ChatOutput,
     EmbedInput,
     EmbedOutput,
+    ErrorCode,
     FinishReason,
     SamplingParameters,
+    decode_error,
     decode_logprobs,
     encode_sampling_parameters,
 )
+from edge.engine.template import ChatTemplate, TemplateError
 from router.backends import remaining_s
 from router.config import TritonTarget
 from router.errors import (
@@ -82,16 +84,16 @@ class TritonBackend:
         return Completion([answer.choice() for answer in parts], usage)
 
     async def stream(self, query: Query) -> AsyncGenerator[Delta, None]:
-        """The answers piece by piece."""
+        """The answers piece by piece, one after the other: vLLM's backend streams one choice a request."""
         usage = Usage()
-        for base, text in enumerate(self._render(query)):
+        for index, (text, choice) in enumerate(product(self._render(query), _choices(query))):
             first = True
-            async for result in self._generate(text, query, stream=True):
-                usage += _usage(result, fresh=first)
+            async for result in self._generate(text, choice, stream=True):
+                usage += _usage(result, fresh=first and index % query.parameters.n == 0)
                 first = False
-                for index, piece in enumerate(_pieces(result, query.parameters)):
+                for piece in _pieces(result, choice.parameters):
                     if piece.text or piece.logprobs or piece.finish:
-                        yield Delta(base * query.parameters.n + index, piece.text, piece.logprobs, piece.finish)
+                        yield replace(piece, index=index)
         yield Delta(0, usage=usage)
 
     async def embed(self, query: EmbeddingQuery) -> Embeddings:
@@ -131,20 +133,19 @@ class TritonBackend:
         timeout_s = remaining_s(query.deadline)
         request = {
             "model_name": self._config.chat_model,
-            "inputs": _chat_inputs(text, query.parameters, stream=stream),
+            "inputs": _chat_inputs(text, query.parameters, temperature=self._config.temperature, stream=stream),
             "outputs": [InferRequestedOutput(name) for name in _OUTPUTS],
             "request_id": query.request_id,
             "priority": query.priority.rank + 1,
             "timeout": None if timeout_s is None else int(timeout_s * 1e6),
         }
         with triton_errors(self._name):
-            responses = self._client.stream_infer(
-                _once(request), stream_timeout=timeout_s, headers=dict([STATUS_HEADER])
-            )
+            responses = self._client.stream_infer(_once(request), stream_timeout=timeout_s)
             try:
                 async for result, error in responses:
                     if error is not None:
-                        raise error
+                        code, text = decode_error(error.message() or "")
+                        raise _translate(self._name, code, text, from_peer=True)
                     if result.as_numpy(ChatOutput.TEXT_OUTPUT) is not None:
                         yield result
             finally:
@@ -181,9 +182,11 @@ def triton_errors(name: str) -> Iterator[None]:
     try:
         yield
     except InferenceServerException as exc:
-        raise _translate(name, str(exc.status() or ""), exc.message() or "", str(exc.debug_details() or "")) from exc
+        from_peer = _FROM_PEER in str(exc.debug_details())
+        raise _translate(name, _code(str(exc.status())), exc.message() or "", from_peer=from_peer) from exc
     except grpc.aio.AioRpcError as exc:
-        raise _translate(name, str(exc.code()), exc.details() or "", exc.debug_error_string() or "") from exc
+        from_peer = _FROM_PEER in (exc.debug_error_string() or "")
+        raise _translate(name, _code(str(exc.code())), exc.details() or "", from_peer=from_peer) from exc
     except BaseExceptionGroup as group:
         # a TaskGroup's: each failed the same way, or was cancelled because of the first
         with triton_errors(name):
@@ -192,17 +195,25 @@ def triton_errors(name: str) -> Iterator[None]:
         raise BackendError(f"{name} sent an answer we cannot read: {exc}.") from exc
 
 
-def _translate(name: str, status: str, message: str, details: str) -> RouterError:
-    code = status.removeprefix("StatusCode.")
-    if code == "DEADLINE_EXCEEDED" or TIMEOUT_TEXT in message:
+def _code(status: str) -> ErrorCode | None:
+    """gRPC's status, of those that our `chat` spells the same way in its error texts."""
+    name = status.removeprefix("StatusCode.")
+    return ErrorCode(name) if name in ErrorCode.__members__ else None
+
+
+def _translate(name: str, code: ErrorCode | None, message: str, *, from_peer: bool) -> RouterError:
+    """`from_peer` tells a server that says "unavailable" from one that cannot be reached."""
+    if code is ErrorCode.DEADLINE_EXCEEDED or TIMEOUT_TEXT in message:
         return DeadlineError(f"{name} did not answer within the request's deadline.")
-    if code in {"INVALID_ARGUMENT", "UNIMPLEMENTED"}:
-        return RefusedError(f"{name} refused the request: {message}")
-    if code in {"RESOURCE_EXHAUSTED", "UNAVAILABLE"} and (_FROM_PEER in details or "full" in message):
-        return OverloadedError(f"{name} has no room: {message}")
-    if code == "UNAVAILABLE":
-        return UnavailableError(f"{name} cannot be reached.")
-    return BackendError(f"{name} failed: {message}")
+    match code:
+        case ErrorCode.INVALID_ARGUMENT:
+            return RefusedError(f"{name} refused the request: {message}")
+        case ErrorCode.RESOURCE_EXHAUSTED:
+            return OverloadedError(f"{name} has no room: {message}")
+        case ErrorCode.UNAVAILABLE if not from_peer:
+            return UnavailableError(f"{name} cannot be reached.")
+        case _:
+            return BackendError(f"{name} failed: {message}")
 
 
 @dataclass(slots=True)
@@ -222,6 +233,13 @@ class _Answer:
         if self.finish is None:
             raise BackendError("The answer ended without a finish reason.")
         return Choice("".join(self.texts), self.finish, tuple(self.logprobs))
+
+
+def _choices(query: Query) -> list[Query]:
+    """A query for each of the `n` answers; seeds count up, as vLLM's do."""
+    p = query.parameters
+    seeds = [None if p.seed is None else p.seed + k for k in range(p.n)]
+    return [replace(query, parameters=replace(p, n=1, seed=seed)) for seed in seeds]
 
 
 def _pieces(result: InferResult, parameters: Parameters) -> list[Delta]:
@@ -265,7 +283,7 @@ def _usage(result: InferResult, *, fresh: bool) -> Usage:
     )
 
 
-def _chat_inputs(text: str, parameters: Parameters, *, stream: bool) -> list[InferInput]:
+def _chat_inputs(text: str, parameters: Parameters, *, temperature: float, stream: bool) -> list[InferInput]:
     flags = {
         ChatInput.STREAM: stream,
         ChatInput.EXCLUDE_INPUT_IN_OUTPUT: True,
@@ -274,7 +292,7 @@ def _chat_inputs(text: str, parameters: Parameters, *, stream: bool) -> list[Inf
         ChatInput.RETURN_NUM_OUTPUT_TOKENS: True,
         ChatInput.RETURN_LOGPROBS: parameters.logprobs,
     }
-    sampling = encode_sampling_parameters(_sampling(parameters))
+    sampling = encode_sampling_parameters(_sampling(parameters, temperature))
     return [
         _tensor(ChatInput.TEXT_INPUT, np.array([text.encode()], dtype=np.object_), "BYTES"),
         _tensor(ChatInput.SAMPLING_PARAMETERS, np.array([sampling], dtype=np.object_), "BYTES"),
@@ -282,11 +300,11 @@ def _chat_inputs(text: str, parameters: Parameters, *, stream: bool) -> list[Inf
     ]
 
 
-def _sampling(parameters: Parameters) -> SamplingParameters:
+def _sampling(parameters: Parameters, temperature: float) -> SamplingParameters:
     # vLLM's own default is 16 tokens; null means "up to the end of the context", as OpenAI's absent max_tokens does
     return SamplingParameters(
         n=parameters.n,
-        temperature=1.0 if parameters.temperature is None else parameters.temperature,
+        temperature=temperature if parameters.temperature is None else parameters.temperature,
         top_p=1.0 if parameters.top_p is None else parameters.top_p,
         max_tokens=parameters.max_tokens,
         stop=list(parameters.stop) or None,
