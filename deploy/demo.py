@@ -121,7 +121,7 @@ def write_parts(ports: Ports, store: Path, work: Path) -> list[Part]:
         shelf = Store(store)
         edge_chat, cloud_chat, embedding = (shelf.find(n) for n in ("demo-edge", "demo-cloud", "all-minilm-l6-v2"))
     except StoreError as exc:
-        raise DemoError(f"{exc}; `hybrid models pull --all` brings the demo's models") from exc
+        raise DemoError(f"{exc} `hybrid models pull --all` brings the demo's models.") from exc
     work.mkdir(parents=True, exist_ok=True)
     edge: dict[str, Any] = yaml.safe_load((SITE / "edge.yaml").read_text())
     edge["listen"]["port"] = ports.edge

@@ -20,7 +20,7 @@ _ELSEWHERE = {
     "edge": "edge.cli:edge",
     "export": "edge.cli:export",
     "quantize": "edge.cli:quantize",
-    "models": "edge.models.cli:models",
+    "models": "edge.models.cli:main",
     "triton": "cloud.cli:triton",
 }
 

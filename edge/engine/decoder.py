@@ -2,9 +2,9 @@
 A decoder of onnxruntime-genai's layout on plain onnxruntime, for several sequences at once.
 
 `genai_config.json` names the tensors. Inputs: `input_ids` and `attention_mask` int64 `[batch, n]` and the past;
-outputs: `logits` and the present. Sequences occupy slots; slots 0 to n-1 decode together, and a slot beyond them can be filled
-with a prompt, piece by piece. Rows are padded on the right: `GroupQueryAttention` with `do_rotary` reads each row's
-length from the sum of its mask.
+outputs: `logits` and the present. Sequences occupy slots; slots 0 to n-1 decode together, and a slot beyond them can be
+filled with a prompt, piece by piece. Rows are padded on the right: `GroupQueryAttention` with `do_rotary` reads each
+row's length from the sum of its mask.
 """
 
 from collections.abc import Sequence

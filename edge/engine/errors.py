@@ -8,7 +8,7 @@ What the engine can refuse or fail at:
     + ContextError     prompt and answer do not fit the model's context
     + GrammarError     the JSON Schema cannot be followed
   - OverloadedError    the waiting list is full: refused before any work
-  - ExpiredError       the deadline passed before the work began
+  - ExpiredError       the deadline passed before the answer was complete
   - StoppedError       the generator is stopping
   - CrashedError       the model failed while this generation ran
 """
@@ -47,7 +47,7 @@ class OverloadedError(EngineError):
 
 
 class ExpiredError(EngineError):
-    """The deadline passed while the work waited."""
+    """The deadline passed."""
 
 
 class StoppedError(EngineError):

@@ -7,6 +7,7 @@ prompt cannot hold running streams up; whoever is cancelled leaves before the ne
 
 import heapq
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -90,18 +91,16 @@ class Generation:
         self,
         prompt: Sequence[int],
         sampling: Sampling,
-        deliver: Deliver,
         answer: Answer,
         grammar: Grammar | None,
         *,
         limit: int,
-        deadline: float | None,
         leave: Callable[["Generation"], None],
     ) -> None:
         self.prompt = prompt
         self.limit = limit
-        self.deadline = deadline
-        self.deliver = deliver
+        self.deadline = math.inf
+        self.deliver: Deliver = _ignore
         self.answer = answer
         self.grammar = grammar
         self.picker = Picker(sampling)
@@ -157,36 +156,39 @@ class Generator:
         """Whether work would be done."""
         return self._thread.is_alive() and not self._stopping
 
-    def submit(
-        self,
-        prompt: Sequence[int],
-        sampling: Sampling,
-        deliver: Deliver,
-        *,
-        priority: int = 0,
-        deadline: float | None = None,
-    ) -> Generation:
-        """Ask for an answer to the token ids `prompt`; returns at once.
+    def prepare(self, prompt: Sequence[int], sampling: Sampling) -> Generation:
+        """Check a request and compile its grammar, which may take a second; nothing waits or runs yet.
 
         Args:
-            prompt: At least one token.
+            prompt: Token ids, at least one.
             sampling: How to choose tokens.
-            deliver: Gets each event, on the generator's thread; must not block. The last is `Finish` or `Failure`.
-            priority: Smaller goes first among those that wait; equals go by arrival.
-            deadline: On `time.monotonic()`'s clock; work that has not begun by then is dropped with `ExpiredError`.
 
         Raises:
             ContextError: prompt and `max_tokens` do not fit.
             GrammarError: the schema cannot be followed.
-            OverloadedError: too many wait.
-            StoppedError: the generator does not run.
         """
         limit = self._limit(prompt, sampling)
         grammar = self._grammars.compile(sampling.json_schema) if sampling.json_schema is not None else None
         answer = Answer(self._tokenizer, sampling)
-        generation = Generation(
-            prompt, sampling, deliver, answer, grammar, limit=limit, deadline=deadline, leave=self._cancel
-        )
+        return Generation(prompt, sampling, answer, grammar, limit=limit, leave=self._cancel)
+
+    def begin(
+        self, generation: Generation, deliver: Deliver, *, priority: int = 0, deadline: float | None = None
+    ) -> None:
+        """Let a prepared generation wait for its slot; returns at once.
+
+        Args:
+            generation: From `prepare`, begun only once.
+            deliver: Gets each event, on the generator's thread; must not block. The last is `Finish` or `Failure`.
+            priority: Smaller goes first among those that wait; equals go by arrival.
+            deadline: On `time.monotonic()`'s clock; what is not finished by then fails with `ExpiredError`.
+
+        Raises:
+            OverloadedError: too many wait.
+            StoppedError: the generator does not run.
+        """
+        generation.deliver = deliver
+        generation.deadline = math.inf if deadline is None else deadline
         with self._changed:
             if not self.alive:
                 raise StoppedError("the generator does not run")
@@ -196,6 +198,19 @@ class Generator:
             self._arrivals += 1
             heapq.heappush(self._waiting, (priority, self._arrivals, generation))
             self._changed.notify()
+
+    def submit(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        deliver: Deliver,
+        *,
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> Generation:
+        """`prepare` and `begin`, with the errors of both."""
+        generation = self.prepare(prompt, sampling)
+        self.begin(generation, deliver, priority=priority, deadline=deadline)
         return generation
 
     def statistics(self) -> Statistics:
@@ -259,11 +274,9 @@ class Generator:
             return not self._stopping
 
     def _turn(self) -> None:
-        """Let the cancelled leave, take prompts within the budget, decode one step."""
-        for generation in [one for one in self._running if one.cancelled]:
-            self._remove(generation)
-            self._counts.cancelled += 1
-        self._drop_expired()
+        """Let the cancelled and the late leave, take prompts within the budget, decode one step."""
+        self._drop_cancelled()
+        self._drop_late()
         budget = self._prefill_tokens
         while budget > 0 and (filling := self._filling or self._admit()):
             budget -= self._fill(filling, budget)
@@ -271,16 +284,25 @@ class Generator:
         if decoding:
             self._step(list(decoding))
 
-    def _drop_expired(self) -> None:
+    def _drop_cancelled(self) -> None:
+        for generation in [one for one in self._running if one.cancelled]:
+            self._remove(generation)
+            self._counts.cancelled += 1
+
+    def _drop_late(self) -> None:
         now = time.monotonic()
+        late = [one for one in self._running if one.deadline <= now]
+        for generation in late:
+            self._remove(generation)
         with self._changed:
-            late = [e for e in self._waiting if e[2].deadline is not None and e[2].deadline <= now]
-            if late:
-                self._waiting = [entry for entry in self._waiting if entry not in late]
-                heapq.heapify(self._waiting)
-            self._counts.expired += len(late)
-        for _, _, generation in late:
-            self._deliver(generation, Failure(ExpiredError("the deadline passed before the work began")))
+            kept = [entry for entry in self._waiting if entry[2].deadline > now]
+            if len(kept) < len(self._waiting):
+                late += [entry[2] for entry in self._waiting if entry[2].deadline <= now]
+                heapq.heapify(kept)
+                self._waiting = kept
+        self._counts.expired += len(late)
+        for generation in late:
+            self._deliver(generation, Failure(ExpiredError("the deadline passed before the answer was complete")))
 
     def _admit(self) -> Generation | None:
         with self._changed:
@@ -384,3 +406,7 @@ class Generator:
         except Exception:
             _logger.exception("A generation's receiver failed; cancelling it.")
             self._cancel(generation)
+
+
+def _ignore(_: Event) -> None:
+    """The receiver of a generation that has not begun."""

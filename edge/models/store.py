@@ -43,6 +43,13 @@ class Store:
         """Every published model, sorted."""
         return sorted(path for path in self.root.glob("[!.]*/[!.]*") if path.is_dir())
 
+    def find(self, name: str) -> Path:
+        """The one published version of a model, the last by name if there are several. Raises `StoreError`."""
+        versions = [path for path in self.folders() if path.parent.name == name]
+        if not versions:
+            raise StoreError(f"{self.root}: holds no {name}.")
+        return versions[-1]
+
     @contextmanager
     def lock(self, name: str, version: str, *, on_wait: Callable[[], None]) -> Iterator[None]:
         """Own this model against other processes; `on_wait` is called once if another one owns it now.
