@@ -26,7 +26,11 @@ def test_the_packaged_catalogue_names_the_official_minilm_weights() -> None:
     model = read_catalog(packaged_catalog()).find("all-minilm-l6-v2")
 
     assert model.files["model.safetensors"].sha256 == MINILM_SHA256
-    assert (model.kind, model.prepare.precision, model.license) == (ArtifactKind.EMBEDDING, Precision.INT8, "Apache-2.0")
+    assert (model.kind, model.prepare.precision, model.license) == (
+        ArtifactKind.EMBEDDING,
+        Precision.INT8,
+        "Apache-2.0",
+    )
 
 
 @pytest.mark.parametrize("name", ["demo-edge", "demo-cloud"])
@@ -50,7 +54,10 @@ def test_the_demo_pair_is_what_the_catalogue_says(name: str) -> None:
         ({"prepare": {"exporter": "llama", "precision": "int3"}}, "$.models[0].prepare.precision"),
         ({"source": {"from": "hub", "repo": "a/b", "revision": "main"}}, "$.models[0].source.revision"),
         ({"source": {"from": "ftp"}}, "$.models[0].source"),
-        ({"files": {"../config.json": {"sha256": "0" * 64, "bytes": 3}}}, "'../config.json' is not a plain relative path"),
+        (
+            {"files": {"../config.json": {"sha256": "0" * 64, "bytes": 3}}},
+            "'../config.json' is not a plain relative path",
+        ),
         ({"files": {"config.json": {"sha256": "abc", "bytes": 3}}}, "$.models[0].files[...].sha256"),
     ],
 )
