@@ -12,6 +12,7 @@ tell:
   that holds no tensor but the final flag.
 * `text_input` is repeated before `text_output` unless `exclude_input_in_output` is true; streaming implies true.
 * Outputs hold one element per choice (`n`), except `num_input_tokens`, which the stock backend sends as a scalar.
+* The KServe parameter `timeout` (microseconds, 0 or none means no limit) bounds waiting and generating together.
 * A stream's error is a text without a status, unless the call carries `STATUS_HEADER`: then it ends with a gRPC status.
 
 `embed` is ours: one text or one list of token ids in, one L2-normed vector out.
@@ -37,6 +38,11 @@ LOWEST_LOGPROB: Final = -9999.0
 
 MOST_CHOICES: Final = 16
 MOST_LOGPROBS: Final = 20
+MOST_TOKENS: Final = 1_000_000
+"""More than any context holds: generate up to the end of the context."""
+
+TIMEOUT_TEXT: Final = "Request timeout expired"
+"""How every error begins that says the parameter `timeout` has passed; its gRPC status is UNAVAILABLE, as Triton's."""
 
 
 class ChatInput(StrEnum):
@@ -74,17 +80,13 @@ class EmbedOutput(StrEnum):
     NUM_INPUT_TOKENS = "num_input_tokens"
 
 
-class RequestParameter(StrEnum):
-    """Parameters of a KServe request that both models obey. tritonclient calls them `priority` and `timeout`."""
-
-    PRIORITY = "priority"
-    """1 is served first, 3 last; 0 or none means `DEFAULT_PRIORITY`."""
-    TIMEOUT = "timeout"
-    """Microseconds the request may wait and, for `chat`, generate; 0 or none means no limit."""
-
-
 PRIORITY_LEVELS: Final = 3
+"""`embed` obeys the KServe parameter `priority`: 1 is served first, 3 last, 0 or none means `DEFAULT_PRIORITY`."""
+
 DEFAULT_PRIORITY: Final = 2
+
+CHAT_PRIORITY: Final = "chat_priority"
+"""Custom request parameter of `chat`, with the values of `priority`, which Triton hides from Python models."""
 
 
 class FinishReason(StrEnum):
@@ -96,8 +98,9 @@ class FinishReason(StrEnum):
 
 class SamplingParameters(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """
-    The part of vLLM's `SamplingParams` that `chat` honours, with vLLM's names and defaults.
+    The part of vLLM's `SamplingParams` that the router may send, with vLLM's names and defaults.
 
+    Our `chat` refuses penalties and biases, the stock backend honours them.
     `guided_decoding` is the JSON text of an object with the key `json` (a JSON schema).
     """
 
@@ -147,6 +150,9 @@ class _Entry(Struct, frozen=True):
 
 
 def encode_sampling_parameters(parameters: SamplingParameters) -> bytes:
+    if parameters.max_tokens is None:
+        # The stock backend drops null, and would stop after vLLM's default of 16 tokens.
+        parameters = msgspec.structs.replace(parameters, max_tokens=MOST_TOKENS)
     return msgspec.json.encode(parameters)
 
 

@@ -18,7 +18,9 @@ from typing import Any
 import click
 import httpx
 import yaml
-from edge.models.store import Store, StoreError
+
+from edge.models.errors import StoreError
+from edge.models.store import Store
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "deploy" / "sites" / "demo"

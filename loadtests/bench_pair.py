@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 import numpy as np
+from edge.engine.artifact import ArtifactKind, write_manifest
+from edge.models.catalog import Precision
 from edge.models.llama import export_checkpoint
 
 from deploy.demo import ROOT, SITE
@@ -54,8 +56,9 @@ def measure(store: Path) -> Results:
     questions = list(generate(SEED, COUNT, Split.TEST))
     shelf = Store(store)
     with tempfile.TemporaryDirectory() as folder:
-        float_edge = Path(folder) / "edge"
-        export_checkpoint(ROOT / "edge" / "demo", float_edge, precision="float32")
+        float_edge = Path(folder)
+        export_checkpoint(ROOT / "edge" / "demo", float_edge, Precision.FLOAT32)
+        write_manifest(float_edge, kind=ArtifactKind.CHAT, name="demo-edge", version="float32", source={})
         edge_float = _ask("edge, float32", float_edge, questions)
     edge = _ask("edge, as served", shelf.find("demo-edge"), questions)
     cloud = _ask("cloud, as served", shelf.find("demo-cloud"), questions)

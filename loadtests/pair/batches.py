@@ -2,11 +2,12 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.queues import Queue
 from pathlib import Path
+from queue import Full
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from loadtests.pair.conversation import Tier, draw_conversation, encode_conversa
 # Rows are padded to one of these lengths, so that few shapes need compiling.
 LENGTHS = (32, 48, 64, 80, 96, 128, 192, 288)
 POOL = 4096
+PATIENCE_SECONDS = 5.0
 # The largest share of a batch's tokens that is learnt; a few in excess of it are dropped.
 LEARNT_SHARE = {Tier.EDGE: 0.3, Tier.CLOUD: 0.7}
 
@@ -68,8 +70,15 @@ def stream_batches(tokenizer: Path, tier: Tier, seed: str, tokens: int) -> Itera
 
 
 def _fill(queue: "Queue[Batch]", tokenizer: str, tier: Tier, seed: str, tokens: int) -> None:
+    parent = parent_process()
     for batch in draw_batches(Tokenizer.from_file(tokenizer), tier, seed, tokens):
-        queue.put(batch)
+        while parent is not None and parent.is_alive():
+            with suppress(Full):
+                queue.put(batch, timeout=PATIENCE_SECONDS)
+                break
+        else:
+            queue.cancel_join_thread()
+            return
 
 
 def _stack(rows: list[tuple[list[int], list[bool]]], length: int, share: float) -> Batch:

@@ -10,6 +10,7 @@ from loadtests.pair.questions.dialogue import ACKNOWLEDGEMENT
 from loadtests.pair.questions.scope import draw_out_of_scope
 
 OUT_OF_SCOPE_SHARE = 0.08
+EARLIER_SHARE = 0.06
 
 
 class Tier(StrEnum):
@@ -28,7 +29,15 @@ def write_reply(question: Question, tier: Tier) -> str:
 
 
 def draw_conversation(rng: random.Random, tier: Tier) -> tuple[Message, ...]:
-    """A training conversation up to and including the reply."""
+    """A training conversation with its reply, now and then after an exchange it has nothing to do with."""
+    conversation = _draw_exchange(rng, tier)
+    if rng.random() < EARLIER_SHARE:
+        earlier = _draw_exchange(rng, rng.choice(tuple(Tier)))
+        return (*earlier, *(message for message in conversation if message[0] != "system"))
+    return conversation
+
+
+def _draw_exchange(rng: random.Random, tier: Tier) -> tuple[Message, ...]:
     if rng.random() < OUT_OF_SCOPE_SHARE:
         return (*draw_out_of_scope(rng, Split.TRAIN), ("assistant", HONEST_REPLY))
     question = make_question(rng, rng.choice(tuple(KINDS)), Split.TRAIN)

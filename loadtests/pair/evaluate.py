@@ -28,6 +28,8 @@ from loadtests.pair.tokenizer import END
 ROWS = 250
 LONGEST_REPLY = 220
 
+Tally = dict[Kind, dict[int, list[bool]]]
+
 
 def reply_all(model: Decoder, tokenizer: Tokenizer, conversations: Sequence[tuple[Message, ...]]) -> list[str]:
     """Greedy replies, decoded in batches of prompts of similar length."""
@@ -79,24 +81,32 @@ def _keep(layer: KeysValues, going: Tensor) -> KeysValues:
     return layer[0][going], layer[1][going]
 
 
-def measure(model: Decoder, tokenizer: Tokenizer, questions: Sequence[Question]) -> dict[Kind, dict[int, list[bool]]]:
+def tally(questions: Sequence[Question], replies: Sequence[str]) -> Tally:
     """Whether each reply was right, by kind and difficulty."""
-    found: dict[Kind, dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    replies = reply_all(model, tokenizer, [question.messages for question in questions])
+    found: Tally = {kind: defaultdict(list) for kind in Kind}
     for question, reply in zip(questions, replies, strict=True):
         found[question.kind][question.difficulty].append(is_correct(question, reply))
     return found
 
 
-def print_table(found: dict[Kind, dict[int, list[bool]]]) -> None:
+def print_table(found: Tally) -> None:
     """One line a kind: count, accuracy, accuracy by difficulty."""
     everything = [right for levels in found.values() for rights in levels.values() for right in rights]
     print(f"{'all':15} {len(everything):5} {mean(everything):.3f}")
-    for kind in Kind:
-        rights = [right for level in found[kind].values() for right in level]
+    for kind, levels in found.items():
+        rights = [right for level in levels.values() for right in level]
         if rights:
-            levels = "  ".join(f"{level}:{mean(found[kind][level]):.2f}" for level in sorted(found[kind]))
-            print(f"{kind:15} {len(rights):5} {mean(rights):.3f}   {levels}")
+            graded = "  ".join(f"{level}:{mean(levels[level]):.2f}" for level in sorted(levels))
+            print(f"{kind:15} {len(rights):5} {mean(rights):.3f}   {graded}")
+
+
+def print_wrong(questions: Sequence[Question], replies: Sequence[str], count: int) -> None:
+    """Some wrong replies beside what was asked."""
+    pairs = zip(questions, replies, strict=True)
+    wrong = ((question, reply) for question, reply in pairs if not is_correct(question, reply))
+    for question, reply in islice(wrong, count):
+        print(f"--- {question.kind} {question.difficulty} {question.messages[-1][1]!r}")
+        print(f"wanted {question.working!r} {question.answer!r}\ngot    {reply!r}")
 
 
 def mean(rights: Sequence[bool]) -> float:
@@ -117,33 +127,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     model, tokenizer = load_checkpoint(arguments.checkpoint)
     questions = list(generate(arguments.seed, arguments.count, arguments.split))
-    print_table(measure(model, tokenizer, questions))
+    replies = reply_all(model, tokenizer, [question.messages for question in questions])
+    print_table(tally(questions, replies))
     others = list(generate_out_of_scope(arguments.seed, arguments.count // 10, arguments.split))
     honest = [reply == HONEST_REPLY for reply in reply_all(model, tokenizer, others)]
     print(f"{'out of scope':15} {len(honest):5} {mean(honest):.3f}")
-    show_wrong(model, tokenizer, questions, arguments.show_wrong)
-
-
-def show_wrong(model: Decoder, tokenizer: Tokenizer, questions: Sequence[Question], count: int) -> None:
-    """Prints some wrong replies beside what was asked."""
-    if not count:
-        return
-    replies = reply_all(model, tokenizer, [question.messages for question in questions])
-    wrong = [
-        (question, reply) for question, reply in zip(questions, replies, strict=True) if not is_correct(question, reply)
-    ]
-    for question, reply in wrong[:count]:
-        print(
-            "---",
-            question.kind,
-            question.difficulty,
-            repr(question.messages[-1][1]),
-            "\nwanted",
-            repr(question.working),
-            question.answer,
-            "\ngot   ",
-            repr(reply),
-        )
+    print_wrong(questions, replies, arguments.show_wrong)
 
 
 if __name__ == "__main__":

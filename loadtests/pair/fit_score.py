@@ -9,10 +9,11 @@ from pathlib import Path
 
 import click
 import msgspec
+from click._termui_impl import ProgressBar
 
 from edge.models.store import Store
 from loadtests.pair.answers import answer_all
-from loadtests.pair.questions import Split, generate, is_correct
+from loadtests.pair.questions import Question, Split, generate, is_correct
 from router.scoring.fit import Label, fit_linear
 
 SEED = 20_011
@@ -30,8 +31,7 @@ def main(store: Path, count: int, out: Path) -> None:
     right = {}
     for name in ("demo-edge", "demo-cloud"):
         with click.progressbar(length=count, label=f"{name} answers") as bar:
-            texts = answer_all(Store(store).find(name), questions, progress=lambda n, bar=bar: bar.update(n - bar.pos))
-        right[name] = [is_correct(question, text) for question, text in zip(questions, texts, strict=True)]
+            right[name] = _ask(Store(store).find(name), questions, bar)
         click.echo(f"{name}: {sum(right[name]) / count:.3f} right")
     labels = [
         Label(question.messages[-1][1], gained=cloud and not edge)
@@ -42,6 +42,11 @@ def main(store: Path, count: int, out: Path) -> None:
     partial.write_bytes(msgspec.json.format(msgspec.json.encode(artifact), indent=1))
     partial.replace(out)
     click.echo(f"{out}: {artifact.rows} rows, {len(artifact.grams)} n-grams, {out.stat().st_size} bytes")
+
+
+def _ask(artifact: Path, questions: list[Question], bar: "ProgressBar[int]") -> list[bool]:
+    texts = answer_all(artifact, questions, progress=lambda n: bar.update(n - bar.pos))
+    return [is_correct(question, text) for question, text in zip(questions, texts, strict=True)]
 
 
 if __name__ == "__main__":

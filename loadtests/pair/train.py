@@ -23,7 +23,7 @@ SHAPES = {
     Tier.CLOUD: Shape(VOCABULARY, width=192, layers=6, heads=6, kv_heads=3, head_width=32, hidden=512),
 }
 WARMUP_STEPS = 100
-DECAY_SHARE = 0.35
+DECAY_SHARE = 0.7
 LOG_EVERY, SAVE_EVERY = 50, 500
 
 

@@ -49,49 +49,53 @@ def describe_invalid(exc: msgspec.MsgspecError) -> RequestError:
     """msgspec's complaint in the words, `param` and `code` of OpenAI's."""
     if not isinstance(exc, msgspec.ValidationError):
         return RequestError(f"We could not parse the JSON body of your request: {exc}.", code="invalid_json")
-    at = _AT.match(str(exc))
-    said, path = (at["said"], at["path"] or "") if at else (str(exc), "")
+    said, path = _split(str(exc))
     if missing := _MISSING.match(said):
         name = f"{path}.{missing['field']}" if path else missing["field"]
         return RequestError(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
-    param = path or None
     name = f"'{path}'" if path else "the body"
-    if wrong := _TYPE.match(said):
-        wanted = " or ".join(_KINDS.get(kind, kind) for kind in wrong["wanted"].split(" | ") if kind != "null")
-        got = _KINDS.get(wrong["got"], wrong["got"])
-        return RequestError(
-            f"Invalid type for {name}: expected {wanted}, but got {got} instead.", param=param, code="invalid_type"
-        )
-    if number := _NUMBER.match(said):
-        below = number["sign"] in {">=", ">"}
-        kind = "integer" if number["kind"] == "int" else "decimal"
-        return RequestError(
-            f"Invalid {name}: {kind} {'below minimum' if below else 'above maximum'} value. "
-            f"Expected a value {number['sign']} {number['limit']}.",
-            param=param,
-            code=f"{kind}_{'below_min' if below else 'above_max'}_value",
-        )
-    if length := _LENGTH.match(said):
-        return _describe_length(name, param, length)
-    return RequestError(f"Invalid value for {name}: {said}.", param=param, code="invalid_value")
+    for pattern, describe in _DESCRIPTIONS:
+        if match := pattern.match(said):
+            message, code = describe(name, match)
+            return RequestError(message, param=path or None, code=code)
+    return RequestError(f"Invalid value for {name}: {said}.", param=path or None, code="invalid_value")
 
 
-def _describe_length(name: str, param: str | None, length: re.Match[str]) -> RequestError:
-    kind = "string" if length["kind"] == "str" else "array"
+def _split(complaint: str) -> tuple[str, str]:
+    """What is wrong, and the JSON path where."""
+    at = _AT.match(complaint)
+    return (at["said"], at["path"] or "") if at else (complaint, "")
+
+
+def _describe_type(name: str, wrong: re.Match[str]) -> tuple[str, str]:
+    wanted = " or ".join(_KINDS.get(kind, kind) for kind in wrong["wanted"].split(" | ") if kind != "null")
+    got = _KINDS.get(wrong["got"], wrong["got"])
+    return f"Invalid type for {name}: expected {wanted}, but got {got} instead.", "invalid_type"
+
+
+def _describe_number(name: str, number: re.Match[str]) -> tuple[str, str]:
+    below = number["sign"] in {">=", ">"}
+    kind = "integer" if number["kind"] == "int" else "decimal"
+    message = (
+        f"Invalid {name}: {kind} {'below minimum' if below else 'above maximum'} value. "
+        f"Expected a value {number['sign']} {number['limit']}."
+    )
+    return message, f"{kind}_{'below_min' if below else 'above_max'}_value"
+
+
+def _describe_length(name: str, length: re.Match[str]) -> tuple[str, str]:
+    kind, an = ("string", "a string") if length["kind"] == "str" else ("array", "an array")
     short = length["sign"] == ">="
     if short and length["limit"] == "1":
         text, code = f"empty {kind}", f"empty_{kind}"
     else:
-        text, code = (
-            f"{kind} too {'short' if short else 'long'}",
-            f"{kind}_{'below_min' if short else 'above_max'}_length",
-        )
-    return RequestError(
-        f"Invalid {name}: {text}. Expected {_KINDS['str' if kind == 'string' else 'array']} "
-        f"with {'minimum' if short else 'maximum'} length {length['limit']}.",
-        param=param,
-        code=code,
-    )
+        text = f"{kind} too {'short' if short else 'long'}"
+        code = f"{kind}_{'below_min' if short else 'above_max'}_length"
+    bound = "minimum" if short else "maximum"
+    return f"Invalid {name}: {text}. Expected {an} with {bound} length {length['limit']}.", code
+
+
+_DESCRIPTIONS = ((_TYPE, _describe_type), (_NUMBER, _describe_number), (_LENGTH, _describe_length))
 
 
 def describe_http(request: Request[Any, Any, Any], exc: Exception) -> RouterError:

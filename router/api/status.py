@@ -3,6 +3,7 @@
 import msgspec
 from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import Struct
@@ -71,7 +72,7 @@ def status_routes() -> list[HTTPRouteHandler]:
         return json_answer(_encode(wire.ModelList([wire.Model(name) for name in _model_names(service)])), {})
 
     @get("/v1/models/{name:str}")
-    async def model(request: HttpRequest, name: str) -> ASGIApp:
+    async def model(request: HttpRequest, name: FromPath[str]) -> ASGIApp:
         service = _service(request)
         service.admission.admit(request.headers.get("authorization"))
         if name not in _model_names(service):

@@ -20,6 +20,7 @@ from tritonclient.utils import InferenceServerException
 
 from cloud.wire import (
     STATUS_HEADER,
+    TIMEOUT_TEXT,
     ChatInput,
     ChatOutput,
     EmbedInput,
@@ -193,7 +194,7 @@ def triton_errors(name: str) -> Iterator[None]:
 
 def _translate(name: str, status: str, message: str, details: str) -> RouterError:
     code = status.removeprefix("StatusCode.")
-    if code == "DEADLINE_EXCEEDED" or "Timeout" in message:
+    if code == "DEADLINE_EXCEEDED" or TIMEOUT_TEXT in message:
         return DeadlineError(f"{name} did not answer within the request's deadline.")
     if code in {"INVALID_ARGUMENT", "UNIMPLEMENTED"}:
         return RefusedError(f"{name} refused the request: {message}")

@@ -8,6 +8,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from openai.types.chat import ChatCompletionUserMessageParam
 
 from tests.site.parts import Site
 
@@ -70,9 +71,9 @@ def test_chat_stream_is_the_whole_answer_in_pieces(client: openai.OpenAI, model:
 @pytest.mark.anyio
 @pytest.mark.parametrize("model", MODELS)
 async def test_async_chat_whole_and_streamed(async_client: openai.AsyncOpenAI, model: str) -> None:
-    messages = [{"role": "user", "content": EASY}]
-    whole = await async_client.chat.completions.create(model=model, messages=messages, temperature=0)  # type: ignore[arg-type]
-    stream = await async_client.chat.completions.create(model=model, messages=messages, temperature=0, stream=True)  # type: ignore[arg-type]
+    user: ChatCompletionUserMessageParam = {"role": "user", "content": EASY}
+    whole = await async_client.chat.completions.create(model=model, messages=[user], temperature=0)
+    stream = await async_client.chat.completions.create(model=model, messages=[user], temperature=0, stream=True)
 
     text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 

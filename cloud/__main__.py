@@ -1,0 +1,3 @@
+from cloud.cli import triton
+
+triton(prog_name="python -m cloud")

@@ -1,0 +1,160 @@
+"""
+The `chat` model as Triton's Python backend runs it: a decode loop behind the contract of the vLLM backend.
+
+Three threads: Triton's calls `execute`, the generator's decodes, the responder's talks to the clients. So a slow client
+holds up no decode step, and a request's responses come from one thread only.
+"""
+
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
+
+from cloud.chat_metrics import ChatMetrics
+from cloud.chat_reply import Reply
+from cloud.chat_request import ChatRequest, read_request
+from cloud.config import ChatConfig, read_settings
+from cloud.execution import session_config
+from cloud.responder import Exchange, LeftError, Responder
+from cloud.wire import MOST_TOKENS, TIMEOUT_TEXT, ChatOutput, SamplingParameters
+from edge.engine.artifact import Artifact, ArtifactKind
+from edge.engine.decoder import Decoder
+from edge.engine.errors import EngineError, ExpiredError, OverloadedError, RequestError, StoppedError
+from edge.engine.generation import Generation, Generator
+from edge.engine.sampling import Sampling
+from edge.engine.tokens import Tokenizer
+
+
+class ChatModel:
+    """What Triton calls a `TritonPythonModel`."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model that `cloud.config.ChatConfig` in `args["model_config"]` names."""
+        settings = read_settings(args["model_config"], ChatConfig)
+        artifact = Artifact.open(Path(settings.artifact), ArtifactKind.CHAT)
+        self._tokenizer = Tokenizer(artifact.file("tokenizer.json"))
+        decoder = Decoder(artifact.path, session_config(settings), slots=settings.slots)
+        self._generator = Generator(decoder, self._tokenizer, waiting=settings.backlog)
+        self._metrics = ChatMetrics(args["model_name"])
+        self._responder = Responder(lambda: self._metrics.publish(self._generator.statistics()))
+        self._running = ExitStack()
+        self._running.enter_context(self._responder)
+        self._running.enter_context(self._generator)
+
+    def execute(self, requests: list[Any]) -> None:
+        """Take `requests`; they are answered through their response senders."""
+        for request in requests:
+            sender = TritonSender(request.get_response_sender())
+            try:
+                self._begin(_read(request), sender)
+            except EngineError as exc:
+                sender.fail(exc)
+
+    def finalize(self) -> None:
+        """Stop; whatever still runs is told so."""
+        self._running.close()
+
+    def _begin(self, request: ChatRequest, sender: "TritonSender") -> None:
+        prompt = _prompt_tokens(self._tokenizer, request.prompt)
+        deadline = None if request.timeout_s is None else time.monotonic() + request.timeout_s
+        exchange = Exchange(sender, Reply(request, len(prompt)), request.stream, deadline)
+        generations: list[Generation] = []
+        try:
+            for index, sampling in enumerate(_samplings(request)):
+                deliver = partial(self._responder.post, exchange, index)
+                generations.append(
+                    self._generator.submit(prompt, sampling, deliver, priority=request.priority, deadline=deadline)
+                )
+        except EngineError as exc:
+            # Earlier choices may have answered already, so this too goes through the responder.
+            self._responder.fail(exchange, exc)
+        self._responder.watch(exchange, generations)
+
+
+class TritonSender:
+    """See `cloud.responder.Sender`."""
+
+    def __init__(self, sender: Any) -> None:
+        self._sender = sender
+
+    def send(self, tensors: dict[ChatOutput, NDArray[Any]], *, final: bool) -> None:
+        response = pb_utils.InferenceResponse([pb_utils.Tensor(name.value, array) for name, array in tensors.items()])
+        self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0)
+
+    def fail(self, error: EngineError) -> None:
+        text = f"{TIMEOUT_TEXT}: {error}" if isinstance(error, ExpiredError) else str(error)
+        response = pb_utils.InferenceResponse(error=pb_utils.TritonError(text, _code(error)))
+        self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def cancelled(self) -> bool:
+        return bool(self._sender.is_cancelled())
+
+
+def _code(error: EngineError) -> Any:
+    codes = pb_utils.TritonError
+    match error:
+        case RequestError():
+            return codes.INVALID_ARG
+        case OverloadedError() | ExpiredError() | StoppedError():
+            return codes.UNAVAILABLE
+        case LeftError():
+            return codes.CANCELLED
+        case _:
+            return codes.INTERNAL
+
+
+def _read(request: Any) -> ChatRequest:
+    tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+    return read_request(tensors, request.parameters(), request.timeout())
+
+
+def _prompt_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
+    """
+    Encode `text` with the tokenizer's special tokens, as vLLM does.
+
+    But a rendered chat template may bring its first special token along; it is not doubled.
+    """
+    plain = tokenizer.encode(text, add_special=False)
+    return plain if (special := tokenizer.encode(text))[:2] == plain[:1] * 2 else special
+
+
+def _samplings(request: ChatRequest) -> list[Sampling]:
+    """One for each choice; seeds count up, as vLLM's do."""
+    asked = request.sampling
+    for name in ("frequency_penalty", "presence_penalty", "logit_bias"):
+        if getattr(asked, name):
+            raise RequestError(f"{name}: this model cannot honour it; leave it out, or serve a vLLM backend")
+    logprobs = asked.logprobs
+    if logprobs is None and ChatOutput.CUMULATIVE_LOGPROB in request.outputs:
+        logprobs = 0
+    return [
+        Sampling(
+            max_tokens=None if asked.max_tokens == MOST_TOKENS else asked.max_tokens,
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            seed=None if asked.seed is None else asked.seed + index,
+            stop=asked.stops(),
+            logprobs=logprobs,
+            json_schema=_json_schema(asked),
+        )
+        for index in range(asked.n)
+    ]
+
+
+class _Guide(msgspec.Struct, forbid_unknown_fields=True):
+    json: msgspec.Raw
+
+
+def _json_schema(asked: SamplingParameters) -> str | None:
+    if asked.guided_decoding is None:
+        return None
+    try:
+        guide = msgspec.json.decode(asked.guided_decoding, type=_Guide)
+        return bytes(guide.json).decode()
+    except msgspec.MsgspecError as exc:
+        raise RequestError(f"guided_decoding: {exc}; it takes the JSON text of an object with the key json") from exc

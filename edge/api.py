@@ -1,0 +1,276 @@
+"""The HTTP handlers: OpenAI's endpoints, health and metrics."""
+
+import base64
+import secrets
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import msgspec
+import numpy as np
+from litestar import Request, get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+from numpy.typing import NDArray
+
+from edge import wire
+from edge.answering import ChatModel, EmbeddingModel, Piece, Terms
+from edge.failures import ApiError, as_failure, draining, refuse, unknown_model
+from edge.render import ChatDialect, Dialect, Tally, TextDialect
+from edge.requests import (
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    read_deadline_ms,
+    read_inputs,
+    read_priority,
+)
+from edge.serving import CutError, Drain, EventStream, HangUpError, until_hang_up
+from edge.telemetry import Telemetry
+
+HttpRequest = Request[Any, Any, Any]
+Work = Callable[["Exchange", bytes], Awaitable[ASGIApp]]
+
+_JSON = "application/json"
+_CLIENT_CLOSED = 499  # nginx's status for it; nobody reads the answer, metrics and log do
+_encode = msgspec.json.encode
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts that a handler needs, made once by `edge.app`."""
+
+    chat: ChatModel
+    embedding: EmbeddingModel | None
+    drain: Drain
+    telemetry: Telemetry
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request on its way."""
+
+    service: Service
+    url: str
+    terms: Terms
+    request_id: str | None
+    started: float
+    status: int = 200
+
+    def finish(self) -> None:
+        """The request is over, one way or another."""
+        self.service.telemetry.finish(self.url, self.status, self.started, self.request_id)
+
+
+def routes() -> list[HTTPRouteHandler]:
+    """All handlers."""
+    return [
+        _route("/v1/chat/completions", partial(_complete, msgspec.json.Decoder(ChatRequest))),
+        _route("/v1/completions", partial(_complete, msgspec.json.Decoder(CompletionRequest))),
+        _route("/v1/embeddings", partial(_embed, msgspec.json.Decoder(EmbeddingRequest))),
+        *_status_routes(),
+    ]
+
+
+def _route(url: str, work: Work) -> HTTPRouteHandler:
+    @post(url, name=url)
+    async def answer(request: HttpRequest) -> ASGIApp:
+        return await _converse(request, url, work)
+
+    return answer
+
+
+async def _converse(request: HttpRequest, url: str, work: Work) -> ASGIApp:
+    """Do a request's work until its client hangs up or the server stops; answer, count."""
+    service: Service = request.app.state.service
+    exchange = Exchange(service, url, Terms(0, None), request.headers.get("x-request-id"), time.perf_counter())
+    try:
+        exchange.terms = _read_terms(request)
+        answer = await _work(request, exchange, work)
+    except HangUpError:
+        exchange.status = _CLIENT_CLOSED
+        answer = ASGIResponse(status_code=_CLIENT_CLOSED)
+    except Exception as exc:  # noqa: BLE001 - every failure is told as OpenAI's error object, and counted
+        failure = as_failure(exc)
+        exchange.status = failure.status
+        answer = ASGIResponse(
+            body=failure.body(), headers=failure.headers(), media_type=_JSON, status_code=failure.status
+        )
+    if not isinstance(answer, EventStream):  # a stream is finished by its own end
+        exchange.finish()
+    return answer
+
+
+def _read_terms(request: HttpRequest) -> Terms:
+    left_ms = read_deadline_ms(request.headers.get("x-deadline-ms"))
+    deadline = None if left_ms is None else time.monotonic() + left_ms / 1e3
+    return Terms(read_priority(request.headers.get("x-priority")), deadline)
+
+
+async def _work(request: HttpRequest, exchange: Exchange, work: Work) -> ASGIApp:
+    drain = exchange.service.drain
+    if drain.begun:
+        raise draining()
+    content = await request.body()
+    try:
+        with drain.holding():
+            return await until_hang_up(request.receive, _call(work, exchange, content))
+    except CutError:
+        raise draining() from None
+
+
+async def _call(work: Work, exchange: Exchange, content: bytes) -> ASGIApp:
+    return await work(exchange, content)
+
+
+async def _complete(
+    decoder: msgspec.json.Decoder[ChatRequest] | msgspec.json.Decoder[CompletionRequest],
+    exchange: Exchange,
+    content: bytes,
+) -> ASGIApp:
+    """Chat and text completions, whole and streamed."""
+    request = decoder.decode(content)
+    model = exchange.service.chat
+    if request.model not in {None, model.name}:
+        raise unknown_model(str(request.model))
+    request.check()
+    dialect = _dialect(request, model.name)
+    pieces = model.answer(request, exchange.terms)
+    try:
+        first = await anext(pieces)  # while a failure can still become an HTTP status
+        exchange.service.telemetry.first(exchange.started)
+        if request.stream:
+            events = _events(exchange, request, dialect, first, pieces)
+            return EventStream(events, {}, partial(_release, exchange, pieces))
+        tally = Tally(request.n or 1)
+        tally.add(first)
+        async for piece in pieces:
+            tally.add(piece)
+        return _json(dialect.whole(tally))
+    except BaseException:
+        await pieces.aclose()
+        raise
+
+
+async def _events(
+    exchange: Exchange,
+    request: ChatRequest | CompletionRequest,
+    dialect: Dialect,
+    first: Piece,
+    rest: AsyncGenerator[Piece, None],
+) -> AsyncGenerator[bytes, None]:
+    """The stream's events; a failure after the first byte is an `error` event, never silence."""
+    tally = Tally(request.n or 1)
+    failure: ApiError | None = None
+    try:
+        with exchange.service.drain.holding():
+            for chunk in dialect.opening(_answers(request)):
+                yield _event(chunk)
+            tally.add(first)
+            yield _event(dialect.piece(first))
+            async for piece in rest:
+                tally.add(piece)
+                yield _event(dialect.piece(piece))
+            if request.include_usage:
+                yield _event(dialect.closing(tally.usage()))
+            yield b"data: [DONE]\n\n"
+    except CutError:
+        failure = draining()
+    except Exception as exc:  # noqa: BLE001 - no status can be sent any more
+        failure = as_failure(exc)
+    if failure is not None:
+        exchange.status = failure.status
+        yield b"event: error\ndata: " + failure.body() + b"\n\n"
+
+
+async def _release(exchange: Exchange, pieces: AsyncGenerator[Piece, None]) -> None:
+    await pieces.aclose()
+    exchange.finish()
+
+
+async def _embed(decoder: msgspec.json.Decoder[EmbeddingRequest], exchange: Exchange, content: bytes) -> ASGIApp:
+    request = decoder.decode(content)
+    model = exchange.service.embedding
+    if model is None or request.model not in {None, model.name}:
+        raise unknown_model(request.model or "embedding")
+    width = request.dimensions or model.width
+    if width > model.width:
+        raise refuse(f"Invalid 'dimensions': this model has {model.width}.", param="dimensions", code="invalid_value")
+    vectors, tokens = await model.embed(read_inputs(request.input, "input"))
+    data = [
+        wire.Embedding(index, _say_vector(_shorten(vector, width), request.encoding_format))
+        for index, vector in enumerate(vectors)
+    ]
+    return _json(wire.EmbeddingList(data=data, model=model.name, usage=wire.Usage(tokens, 0, tokens)))
+
+
+def _status_routes() -> list[HTTPRouteHandler]:
+    @get("/v1/models")
+    async def models(request: HttpRequest) -> ASGIApp:
+        return _json(wire.ModelList([wire.Model(name) for name in _names(request)]))
+
+    @get("/v1/models/{name:str}")
+    async def model(request: HttpRequest, name: str) -> ASGIApp:
+        if name not in _names(request):
+            raise unknown_model(name)
+        return _json(wire.Model(name))
+
+    @get("/health/live")
+    async def live() -> ASGIApp:
+        return _json({"live": True})
+
+    @get("/health/ready")
+    async def ready(request: HttpRequest) -> ASGIApp:
+        service: Service = request.app.state.service
+        good = service.chat.generator.alive and not service.drain.begun
+        return _json({"ready": good}, 200 if good else 503)
+
+    @get("/metrics")
+    async def metrics(request: HttpRequest) -> ASGIApp:
+        service: Service = request.app.state.service
+        return ASGIResponse(body=service.telemetry.render(), media_type="text/plain; version=0.0.4")
+
+    return [models, model, live, ready, metrics]
+
+
+def _names(request: HttpRequest) -> list[str]:
+    service: Service = request.app.state.service
+    return [model.name for model in (service.chat, service.embedding) if model is not None]
+
+
+def _dialect(request: ChatRequest | CompletionRequest, model: str) -> Dialect:
+    chat = isinstance(request, ChatRequest)
+    answer_id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
+    logprobs = bool(request.logprobs) if isinstance(request, ChatRequest) else request.logprobs is not None
+    make = ChatDialect if chat else TextDialect
+    return make(answer_id, int(time.time()), model, logprobs=logprobs, include_usage=request.include_usage)
+
+
+def _answers(request: ChatRequest | CompletionRequest) -> int:
+    prompts = 1 if isinstance(request, ChatRequest) else len(request.prompts())
+    return prompts * (request.n or 1)
+
+
+def _shorten(vector: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """The first `width` numbers, scaled to length 1 again, as OpenAI does."""
+    if width == vector.size:
+        return vector
+    return vector[:width] / max(float(np.linalg.norm(vector[:width])), 1e-12)
+
+
+def _say_vector(vector: NDArray[np.float32], encoding: str) -> str | list[float]:
+    if encoding == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    numbers: list[float] = vector.tolist()
+    return numbers
+
+
+def _json(content: Any, status: int = 200) -> ASGIApp:
+    return ASGIResponse(body=_encode(content), media_type=_JSON, status_code=status)
+
+
+def _event(chunk: msgspec.Struct) -> bytes:
+    return b"data: " + _encode(chunk) + b"\n\n"

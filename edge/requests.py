@@ -1,0 +1,284 @@
+"""
+What clients send: OpenAI's request bodies (https://platform.openai.com/docs/api-reference), strictly typed. Unknown
+fields are ignored; known ones that this server cannot honour are refused unless their value changes nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from edge.engine.grammar import ANY_OBJECT
+from edge.engine.sampling import Sampling
+from edge.failures import ApiError, refuse
+
+Text = Annotated[str, Meta(max_length=1_048_576)]
+StopText = Annotated[str, Meta(min_length=1, max_length=256)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Tokens = Annotated[list[TokenId], Meta(min_length=1)]
+MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)] | None
+TopLogprobs = Annotated[int, Meta(ge=0, le=20)] | None
+Prompts = tuple[str, ...] | tuple[tuple[int, ...], ...]
+
+MOST_ANSWERS = 16
+
+
+class TextPart(Struct, frozen=True, tag_field="type", tag="text"):
+    """A piece of text."""
+
+    text: Text
+
+
+class RefusalPart(Struct, frozen=True, tag_field="type", tag="refusal"):
+    """An assistant's refusal, given back as history."""
+
+    refusal: Text
+
+
+class ImagePart(Struct, frozen=True, tag_field="type", tag="image_url"):
+    """An image, which no model here reads."""
+
+
+class AudioPart(Struct, frozen=True, tag_field="type", tag="input_audio"):
+    """Sound, which no model here hears."""
+
+
+class FilePart(Struct, frozen=True, tag_field="type", tag="file"):
+    """A file, which no model here opens."""
+
+
+class Message(Struct, frozen=True):
+    """One turn of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Text | list[TextPart | RefusalPart | ImagePart | AudioPart | FilePart] | None = None
+    name: str | None = None
+
+    def turn(self) -> dict[str, str]:
+        """As chat templates want it."""
+        role = {"developer": "system", "function": "tool"}.get(self.role, self.role)
+        content = self.content if isinstance(self.content, str) else "".join(map(_text, self.content or []))
+        return {"role": role, "content": content} | ({"name": self.name} if self.name else {})
+
+
+class StreamOptions(Struct, frozen=True):
+    """How to stream."""
+
+    include_usage: bool = False
+
+
+class PlainFormat(Struct, frozen=True, tag_field="type", tag="text"):
+    """Free text."""
+
+
+class JsonObjectFormat(Struct, frozen=True, tag_field="type", tag="json_object"):
+    """Any JSON object."""
+
+
+class NamedSchema(Struct, frozen=True):
+    """A JSON Schema."""
+
+    schema: msgspec.Raw
+
+
+class JsonSchemaFormat(Struct, frozen=True, tag_field="type", tag="json_schema"):
+    """JSON that satisfies a schema."""
+
+    json_schema: NamedSchema
+
+
+class GenerationRequest(Struct, frozen=True, kw_only=True):
+    """What chat and text completions share."""
+
+    model: str | None = None
+    max_tokens: MaxTokens = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    stop: StopText | Annotated[list[StopText], Meta(max_length=4)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    n: Annotated[int, Meta(ge=1, le=MOST_ANSWERS)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with token counts."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def check(self) -> None:
+        """
+        Raises:
+            ApiError: a parameter asks for what this server cannot do.
+        """
+        if self.stream_options is not None and not self.stream:
+            raise refuse("'stream_options' is only allowed when 'stream' is true.", param="stream_options")
+        for name, asked in self.unsupported().items():
+            if asked:
+                raise refuse(f"This server cannot honour '{name}'.", param=name, code="unsupported_parameter")
+
+    def unsupported(self) -> Mapping[str, Any]:
+        """Parameters that cannot be honoured; a true value asks for one."""
+        return {
+            "frequency_penalty": self.frequency_penalty,
+            "presence_penalty": self.presence_penalty,
+            "logit_bias": self.logit_bias,
+        }
+
+    def sampling(self, temperature: float) -> Sampling:
+        """How to choose tokens; `temperature` is for requests that give none."""
+        return Sampling(
+            max_tokens=self.max_tokens,
+            temperature=temperature if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            seed=self.seed,
+        )
+
+
+class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=2048)]
+    max_completion_tokens: MaxTokens = None
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs = None
+    response_format: PlainFormat | JsonObjectFormat | JsonSchemaFormat | None = None
+    tools: list[msgspec.Raw] | None = None
+    functions: list[msgspec.Raw] | None = None
+
+    def unsupported(self) -> Mapping[str, Any]:
+        """Parameters that cannot be honoured; a true value asks for one."""
+        return {**super().unsupported(), "tools": self.tools, "functions": self.functions}
+
+    def check(self) -> None:
+        """
+        Raises:
+            ApiError: a parameter asks for what this server cannot do.
+        """
+        super().check()
+        if self.top_logprobs and not self.logprobs:
+            raise refuse("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
+
+    def sampling(self, temperature: float) -> Sampling:
+        """How to choose tokens; `temperature` is for requests that give none."""
+        return msgspec.structs.replace(
+            super().sampling(temperature),
+            max_tokens=self.max_completion_tokens or self.max_tokens,
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            json_schema=_schema(self.response_format),
+        )
+
+
+class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
+    """`POST /v1/completions`; the prompt is text or token ids of this model, one or several."""
+
+    prompt: Text | Annotated[list[Text | TokenId | Tokens], Meta(min_length=1)]
+    logprobs: TopLogprobs = None
+    echo: bool | None = None
+    suffix: str | None = None
+    best_of: Annotated[int, Meta(ge=1, le=20)] | None = None
+
+    def unsupported(self) -> Mapping[str, Any]:
+        """Parameters that cannot be honoured; a true value asks for one."""
+        best_of = (self.best_of or 1) > (self.n or 1)
+        mine = {"echo": self.echo, "suffix": self.suffix, "best_of": best_of}
+        return {**super().unsupported(), **mine}
+
+    def sampling(self, temperature: float) -> Sampling:
+        """How to choose tokens; `temperature` is for requests that give none."""
+        return msgspec.structs.replace(super().sampling(temperature), logprobs=self.logprobs)
+
+    def prompts(self) -> Prompts:
+        """
+        Raises:
+            ApiError: a mixed list, or too many answers.
+        """
+        found = read_inputs(self.prompt, "prompt")
+        if len(found) * (self.n or 1) > MOST_ANSWERS:
+            raise refuse(f"'prompt' and 'n' ask for more than {MOST_ANSWERS} answers.", param="prompt")
+        return found
+
+
+class EmbeddingRequest(Struct, frozen=True, kw_only=True):
+    """`POST /v1/embeddings`."""
+
+    input: Text | Annotated[list[Text | TokenId | Tokens], Meta(min_length=1, max_length=2048)]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+
+
+def read_inputs(given: Text | list[Text | TokenId | Tokens], param: str) -> Prompts:
+    """Texts, or lists of token ids.
+
+    Raises:
+        ApiError: the list mixes them.
+    """
+    if isinstance(given, str):
+        return (given,)
+    texts = tuple(one for one in given if isinstance(one, str))
+    tokens = tuple(one for one in given if isinstance(one, int))
+    lists = tuple(tuple(one) for one in given if isinstance(one, list))
+    if len(texts) == len(given):
+        return texts
+    if len(tokens) == len(given):
+        return (tokens,)
+    if len(lists) == len(given):
+        return lists
+    raise refuse(f"Invalid '{param}': a list holds either strings, or tokens, or lists of tokens.", param=param)
+
+
+def read_priority(given: str | None) -> int:
+    """`x-priority` as a rank, 0 the most urgent.
+
+    Raises:
+        ApiError: another word.
+    """
+    ranks = {"interactive": 0, "standard": 1, "batch": 2}
+    if given is None:
+        return ranks["standard"]
+    if given not in ranks:
+        raise refuse(f"Invalid 'x-priority': use one of {', '.join(ranks)}.", param="x-priority")
+    return ranks[given]
+
+
+def read_deadline_ms(given: str | None) -> int | None:
+    """`x-deadline-ms`, the time left.
+
+    Raises:
+        ApiError: no number of milliseconds.
+    """
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) < 12):
+        raise refuse("Invalid 'x-deadline-ms': give the milliseconds that are left.", param="x-deadline-ms")
+    return int(given)
+
+
+def _text(part: TextPart | RefusalPart | ImagePart | AudioPart | FilePart) -> str:
+    match part:
+        case TextPart():
+            return part.text
+        case RefusalPart():
+            return part.refusal
+        case _:
+            raise _unreadable(part)
+
+
+def _unreadable(part: Struct) -> ApiError:
+    kind = part.__struct_config__.tag
+    return refuse(f"This model reads text only, no '{kind}'.", param="messages", code="unsupported_parameter")
+
+
+def _schema(asked: PlainFormat | JsonObjectFormat | JsonSchemaFormat | None) -> str | None:
+    match asked:
+        case JsonSchemaFormat():
+            return bytes(asked.json_schema.schema).decode()
+        case JsonObjectFormat():
+            return ANY_OBJECT
+        case _:
+            return None
