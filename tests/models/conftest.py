@@ -16,6 +16,8 @@ from edge.models.store import Store
 ROOT = Path(__file__).parents[2]
 STORE = Path(os.environ.get("HYBRID_MODELS", ROOT / ".models"))
 
+PROGRAM = "from edge.models.cli import main; main(prog_name='hybrid models')"
+
 Hybrid = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -57,9 +59,9 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[...,
     """`hybrid models ...` as a real process in `tmp_path`."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*arguments: str, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def run(*arguments: str, extra: Mapping[str, str] | None = None, program: str = PROGRAM) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from edge.models.cli import main; main(prog_name='hybrid models')", *arguments],
+            [sys.executable, "-c", program, *arguments],
             cwd=tmp_path,
             env=environment | dict(extra or {}),
             stdout=subprocess.PIPE,

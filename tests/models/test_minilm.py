@@ -57,7 +57,7 @@ def varied_sentences(count: int) -> list[str]:
     """The same sentences every time: 1 to about 90 words, six languages, numbers, punctuation, code."""
     chance = random.Random(20240229)
     numbers = {"day": 31, "month": 12, "year": 2030, "price": 10_000, "number": 10**9}
-    sentences = []
+    sentences: list[str] = []
     while len(sentences) < count:
         parts = []
         for _ in range(min(chance.choice([1, 1, 1, 1, 1, 1, 2, 10]), 1 + len(sentences) % 9)):
