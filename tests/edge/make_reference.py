@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-import transformers
+import transformers  # type: ignore[import-not-found]
 
 from tests.edge.checkpoints import write_checkpoint
 from tests.edge.reference_cases import CASES, PROMPT

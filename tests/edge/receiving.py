@@ -24,13 +24,10 @@ class Receiver:
             self.deltas.append(event)
         return event
 
-    def silent(self, for_s: float) -> bool:
-        """Whether nothing comes for a while."""
-        try:
-            self._events.get(timeout=for_s)
-        except queue.Empty:
-            return True
-        return False
+    @property
+    def unread(self) -> int:
+        """How many events came since the last `next`."""
+        return self._events.qsize()
 
     def end(self) -> Finish | Failure:
         """The last event, after all deltas."""

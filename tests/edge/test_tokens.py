@@ -1,6 +1,7 @@
 """Text from tokens, and stop strings: the same however the text is split."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 def pieces(text: str, cuts: list[int]) -> Iterator[str]:
     """`text`, cut at some places."""
     places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    return (text[a:b] for a, b in zip(places, places[1:], strict=False))
+    return (text[a:b] for a, b in pairwise(places))
 
 
 def cut_at_first_stop(text: str, stops: list[str]) -> tuple[str, bool]:
