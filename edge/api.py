@@ -213,7 +213,8 @@ def _status_routes() -> list[HTTPRouteHandler]:
         return _json(wire.ModelList([wire.Model(name) for name in _names(request)]))
 
     @get("/v1/models/{name:str}")
-    async def model(request: HttpRequest, name: str) -> ASGIApp:
+    async def model(request: HttpRequest) -> ASGIApp:
+        name: str = request.path_params["name"]
         if name not in _names(request):
             raise unknown_model(name)
         return _json(wire.Model(name))
