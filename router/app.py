@@ -50,7 +50,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 backends, config.chat_targets(), config.embedding_targets(), health, scorer, config.policy.threshold
             )
             app.state.service = Service(config, admission, pipeline, health, scorer, telemetry, drain)
-            async with running(health.watch()):
+            async with running(drain, health.watch()):
                 yield
 
     return Litestar(
