@@ -109,7 +109,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def serve(app: ASGIApp, drain: Drain, *, host: str, port: int, drain_s: float) -> int:
-    """Serve until SIGTERM or SIGINT; returns the process's exit status, 1 when the server could not start or crashed."""
+    """Serve until SIGTERM or SIGINT; returns the process's exit status, 1 if it could not start or a job crashed."""
     config = uvicorn.Config(
         app,
         host=host,

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from edge.engine.template import ChatTemplate, TemplateError
 from litestar import Litestar
 
+from edge.engine.template import ChatTemplate, TemplateError
 from edge.serving import Drain, running
 from router.admission import load_admission
 from router.api.chat import chat_routes
