@@ -211,7 +211,7 @@ async def test_the_openai_sdk_reads_it(client: httpx.AsyncClient) -> None:
             "unsupported_parameter",
         ),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": 3}}}},
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "it", "schema": {"type": 3}}}},
             400,
             "response_format",
             "invalid_value",
