@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from edge.engine.template import ChatTemplate, TemplateError
 from litestar import Litestar
 
+from edge.engine.template import ChatTemplate, TemplateError
 from edge.serving import Drain, running
 from router.admission import load_admission
 from router.api.chat import chat_routes
@@ -50,7 +50,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 backends, config.chat_targets(), config.embedding_targets(), health, scorer, config.policy.threshold
             )
             app.state.service = Service(config, admission, pipeline, health, scorer, telemetry, drain)
-            async with running(health.watch()):
+            async with running(drain, health.watch()):
                 yield
 
     return Litestar(

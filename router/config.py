@@ -193,6 +193,14 @@ def _check_templates(config: Config) -> str | None:
     return None
 
 
+def _check_supports(config: Config) -> str | None:
+    for name, target in config.targets.items():
+        for capability in sorted(target.supports):
+            if not capability.carried:
+                return f"targets.{name}.supports: this router cannot carry {capability!r} to a target; leave it out"
+    return None
+
+
 def _check_files(config: Config) -> str | None:
     files = {"keys_file": config.keys_file, "policy.artifact": config.policy.artifact}
     for name, target in config.targets.items():
@@ -206,4 +214,10 @@ def _check_files(config: Config) -> str | None:
     return None
 
 
-_CHECKS: tuple[Callable[[Config], str | None], ...] = (_check_open, _check_names, _check_templates, _check_files)
+_CHECKS: tuple[Callable[[Config], str | None], ...] = (
+    _check_open,
+    _check_names,
+    _check_supports,
+    _check_templates,
+    _check_files,
+)

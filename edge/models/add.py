@@ -21,6 +21,7 @@ CHECKPOINT_FILES = frozenset(
         "generation_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
+        "special_tokens_map.json",
         "chat_template.jinja",
         "model.safetensors.index.json",
     }

@@ -81,10 +81,17 @@ class Prepare(Struct, frozen=True, forbid_unknown_fields=True):
     precision: Precision
 
 
-# What each exporter makes, and at which precisions.
-_MAKES: Mapping[Exporter, tuple[ArtifactKind, tuple[Precision, ...]]] = {
-    Exporter.MINILM: (ArtifactKind.EMBEDDING, (Precision.FLOAT32, Precision.INT8)),
-    Exporter.LLAMA: (ArtifactKind.CHAT, tuple(Precision)),
+class _Making(Struct, frozen=True):
+    """What an exporter makes. A change of its output raises `revision`, so that stores prepare their models anew."""
+
+    kind: ArtifactKind
+    precisions: tuple[Precision, ...]
+    revision: int
+
+
+_MAKING: Mapping[Exporter, _Making] = {
+    Exporter.MINILM: _Making(ArtifactKind.EMBEDDING, (Precision.FLOAT32, Precision.INT8), revision=3),
+    Exporter.LLAMA: _Making(ArtifactKind.CHAT, tuple(Precision), revision=1),
 }
 
 
@@ -102,11 +109,11 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     def __post_init__(self) -> None:
         for path in self.files:
             require_inside(path)
-        kind, precisions = _MAKES[self.prepare.exporter]
-        if self.kind is not kind or self.prepare.precision not in precisions:
+        making = _MAKING[self.prepare.exporter]
+        if self.kind is not making.kind or self.prepare.precision not in making.precisions:
             raise ValueError(
-                f"{self.name}: the {self.prepare.exporter} exporter makes kind {kind} as {', '.join(precisions)}, "
-                f"not kind {self.kind} as {self.prepare.precision}"
+                f"{self.name}: the {self.prepare.exporter} exporter makes kind {making.kind} as "
+                f"{', '.join(making.precisions)}, not kind {self.kind} as {self.prepare.precision}"
             )
 
     @property
@@ -119,7 +126,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 
     def recipe(self) -> str:
         """A digest over everything that decides the artifact, so that a changed entry is prepared anew."""
-        parts = (self.prepare, dict(sorted(self.files.items())))
+        parts = (self.prepare, _MAKING[self.prepare.exporter].revision, dict(sorted(self.files.items())))
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 

@@ -159,9 +159,9 @@ def pin_command(name: str, place: Workplace) -> None:
 @click.argument("repo")
 @click.option("--revision", default="main", show_default=True, help="Branch, tag or commit; the commit is recorded.")
 @click.option("--name", help="Its name here.  [default: from REPO]")
-@click.option("--precision", type=click.Choice(Precision), default=Precision.INT4, show_default=True)
+@click.option("--precision", type=click.Choice([*map(str, Precision)]), default="int4", show_default=True)
 @_options
-def add_command(repo: str, revision: str, name: str | None, precision: Precision, place: Workplace) -> None:
+def add_command(repo: str, revision: str, name: str | None, precision: str, place: Workplace) -> None:
     """Record a Hugging Face repository in a catalogue of your own, with the digests its files have today.
 
     This trusts what the hub serves now; every later pull, on any machine, must get exactly the same bytes.
@@ -174,7 +174,7 @@ def add_command(repo: str, revision: str, name: str | None, precision: Precision
         raise click.UsageError("Give --catalog: a file of your own (made if absent), not the project's.")
     with _reported():
         catalog = place.catalog() if place.catalog_path.exists() else Catalog([])
-        model = add_model(repo, revision, name, precision, place.store, Progress())
+        model = add_model(repo, revision, name, Precision(precision), place.store, Progress())
         write_catalog(place.catalog_path, catalog.replacing(model))
         click.echo(
             f"{model.label}: {len(model.files)} files, {spell_bytes(model.source_bytes)} -> {place.catalog_path}"

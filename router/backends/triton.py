@@ -7,32 +7,28 @@ One gRPC stream per request: cancelling one that is shared would cancel its neig
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import grpc
 import msgspec
 import numpy as np
-from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
+from tritonclient.grpc import InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from cloud.wire import (
     TIMEOUT_TEXT,
-    ChatInput,
     ChatOutput,
     EmbedInput,
     EmbedOutput,
     ErrorCode,
-    FinishReason,
-    SamplingParameters,
     decode_error,
-    decode_logprobs,
-    encode_sampling_parameters,
 )
 from edge.engine.template import ChatTemplate, TemplateError
 from router.backends import remaining_s
+from router.backends.triton_tensors import CollectedAnswer, read_pieces, read_usage, say_chat, say_tensor, split_choices
 from router.config import TritonTarget
 from router.errors import (
     BackendError,
@@ -43,17 +39,12 @@ from router.errors import (
     UnavailableError,
 )
 from router.query import (
-    Choice,
     Completion,
     Conversation,
     Delta,
     EmbeddingQuery,
     Embeddings,
-    Finish,
-    JsonFormat,
-    Parameters,
     Query,
-    TokenLogprob,
     Usage,
 )
 
@@ -72,26 +63,26 @@ class TritonBackend:
 
     async def complete(self, query: Query) -> Completion:
         """All answers, whole."""
-        parts: list[_Answer] = []
+        parts: list[CollectedAnswer] = []
         usage = Usage()
         for text in self._render(query):
-            answers = [_Answer() for _ in range(query.parameters.n)]
+            answers = [CollectedAnswer() for _ in range(query.parameters.n)]
             async for result in self._generate(text, query, stream=False):
-                for answer, piece in zip(answers, _pieces(result, query.parameters), strict=True):
+                for answer, piece in zip(answers, read_pieces(result, query.parameters), strict=True):
                     answer.add(piece)
-                usage += _usage(result, fresh=True)
+                usage += read_usage(result, fresh=True)
             parts += answers
         return Completion([answer.choice() for answer in parts], usage)
 
     async def stream(self, query: Query) -> AsyncGenerator[Delta, None]:
         """The answers piece by piece, one after the other: vLLM's backend streams one choice a request."""
         usage = Usage()
-        for index, (text, choice) in enumerate(product(self._render(query), _choices(query))):
+        for index, (text, choice) in enumerate(product(self._render(query), split_choices(query))):
             first = True
             async for result in self._generate(text, choice, stream=True):
-                usage += _usage(result, fresh=first and index % query.parameters.n == 0)
+                usage += read_usage(result, fresh=first and index % query.parameters.n == 0)
                 first = False
-                for piece in _pieces(result, choice.parameters):
+                for piece in read_pieces(result, choice.parameters):
                     if piece.text or piece.logprobs or piece.finish:
                         yield replace(piece, index=index)
         yield Delta(0, usage=usage)
@@ -133,7 +124,7 @@ class TritonBackend:
         timeout_s = remaining_s(query.deadline)
         request = {
             "model_name": self._config.chat_model,
-            "inputs": _chat_inputs(text, query.parameters, temperature=self._config.temperature, stream=stream),
+            "inputs": say_chat(text, query.parameters, temperature=self._config.temperature, stream=stream),
             "outputs": [InferRequestedOutput(name) for name in _OUTPUTS],
             "request_id": query.request_id,
             "priority": query.priority.rank + 1,
@@ -153,9 +144,9 @@ class TritonBackend:
 
     async def _embed_one(self, one: str | tuple[int, ...], query: EmbeddingQuery) -> tuple[bytes, int]:
         if isinstance(one, str):
-            tensor = _tensor(EmbedInput.TEXT, np.array([[one.encode()]], dtype=np.object_), "BYTES")
+            tensor = say_tensor(EmbedInput.TEXT, np.array([[one.encode()]], dtype=np.object_), "BYTES")
         else:
-            tensor = _tensor(EmbedInput.TOKEN_IDS, np.array([one], dtype=np.int64), "INT64")
+            tensor = say_tensor(EmbedInput.TOKEN_IDS, np.array([one], dtype=np.int64), "INT64")
         timeout_s = remaining_s(query.deadline)
         result = await self._client.infer(
             self._config.embedding_model,
@@ -214,127 +205,6 @@ def _translate(name: str, code: ErrorCode | None, message: str, *, from_peer: bo
             return UnavailableError(f"{name} cannot be reached.")
         case _:
             return BackendError(f"{name} failed: {message}")
-
-
-@dataclass(slots=True)
-class _Answer:
-    """One choice as its pieces come in."""
-
-    texts: list[str] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish: Finish | None = None
-
-    def add(self, piece: Delta) -> None:
-        self.texts.append(piece.text)
-        self.logprobs.extend(piece.logprobs)
-        self.finish = piece.finish or self.finish
-
-    def choice(self) -> Choice:
-        if self.finish is None:
-            raise BackendError("The answer ended without a finish reason.")
-        return Choice("".join(self.texts), self.finish, tuple(self.logprobs))
-
-
-def _choices(query: Query) -> list[Query]:
-    """A query for each of the `n` answers; seeds count up, as vLLM's do."""
-    p = query.parameters
-    seeds = [None if p.seed is None else p.seed + k for k in range(p.n)]
-    return [replace(query, parameters=replace(p, n=1, seed=seed)) for seed in seeds]
-
-
-def _pieces(result: InferResult, parameters: Parameters) -> list[Delta]:
-    texts = _strings(result, ChatOutput.TEXT_OUTPUT)
-    reasons = _strings(result, ChatOutput.FINISH_REASON)
-    logprobs = _strings(result, ChatOutput.LOGPROBS) if parameters.logprobs else [b"null"] * len(texts)
-    return [
-        Delta(index, text.decode(), _logprobs(encoded, parameters.top_logprobs), _finish(reason))
-        for index, (text, reason, encoded) in enumerate(zip(texts, reasons, logprobs, strict=True))
-    ]
-
-
-def _logprobs(encoded: bytes, top: int) -> tuple[TokenLogprob, ...]:
-    return tuple(
-        TokenLogprob(
-            place.chosen.token,
-            place.chosen.logprob,
-            tuple(TokenLogprob(entry.token, entry.logprob) for entry in place.top(top)),
-        )
-        for place in decode_logprobs(encoded)
-    )
-
-
-def _finish(reason: bytes) -> Finish | None:
-    match FinishReason(reason.decode()):
-        case FinishReason.UNFINISHED:
-            return None
-        case FinishReason.ABORT:
-            raise BackendError("The target aborted the generation.")
-        case other:
-            return Finish(other.value)
-
-
-def _usage(result: InferResult, *, fresh: bool) -> Usage:
-    """Output counts are increments; the input's count comes whole with every response."""
-    read = result.as_numpy(ChatOutput.NUM_INPUT_TOKENS)
-    written = result.as_numpy(ChatOutput.NUM_OUTPUT_TOKENS)
-    return Usage(
-        int(read.reshape(-1)[0]) if fresh and read is not None else 0,
-        int(written.sum()) if written is not None else 0,
-    )
-
-
-def _chat_inputs(text: str, parameters: Parameters, *, temperature: float, stream: bool) -> list[InferInput]:
-    flags = {
-        ChatInput.STREAM: stream,
-        ChatInput.EXCLUDE_INPUT_IN_OUTPUT: True,
-        ChatInput.RETURN_FINISH_REASON: True,
-        ChatInput.RETURN_NUM_INPUT_TOKENS: True,
-        ChatInput.RETURN_NUM_OUTPUT_TOKENS: True,
-        ChatInput.RETURN_LOGPROBS: parameters.logprobs,
-    }
-    sampling = encode_sampling_parameters(_sampling(parameters, temperature))
-    return [
-        _tensor(ChatInput.TEXT_INPUT, np.array([text.encode()], dtype=np.object_), "BYTES"),
-        _tensor(ChatInput.SAMPLING_PARAMETERS, np.array([sampling], dtype=np.object_), "BYTES"),
-        *(_tensor(name, np.array([flag]), "BOOL") for name, flag in flags.items()),
-    ]
-
-
-def _sampling(parameters: Parameters, temperature: float) -> SamplingParameters:
-    # vLLM's own default is 16 tokens; null means "up to the end of the context", as OpenAI's absent max_tokens does
-    return SamplingParameters(
-        n=parameters.n,
-        temperature=temperature if parameters.temperature is None else parameters.temperature,
-        top_p=1.0 if parameters.top_p is None else parameters.top_p,
-        max_tokens=parameters.max_tokens,
-        stop=list(parameters.stop) or None,
-        seed=parameters.seed,
-        logprobs=parameters.top_logprobs if parameters.logprobs else None,
-        frequency_penalty=parameters.frequency_penalty,
-        presence_penalty=parameters.presence_penalty,
-        logit_bias=parameters.logit_bias or None,
-        guided_decoding=_guide(parameters.json_format),
-    )
-
-
-def _guide(wanted: JsonFormat | None) -> str | None:
-    if wanted is None:
-        return None
-    schema: Any = msgspec.json.decode(wanted.schema) if wanted.schema else {"type": "object"}
-    return msgspec.json.encode({"json": schema}).decode()
-
-
-def _strings(result: InferResult, name: ChatOutput) -> list[bytes]:
-    array = result.as_numpy(name)
-    if array is None:
-        raise BackendError(f"The target sent no {name}.")
-    return [bytes(one) for one in array.reshape(-1)]
-
-
-def _tensor(name: str, values: "np.ndarray[Any, Any]", datatype: str) -> InferInput:
-    tensor = InferInput(name, list(values.shape), datatype)
-    tensor.set_data_from_numpy(values)
-    return tensor
 
 
 async def _once(request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:

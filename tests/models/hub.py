@@ -15,7 +15,7 @@ COMMIT = hashlib.sha1(b"the only commit", usedforsecurity=False).hexdigest()
 
 @dataclass
 class Hub:
-    """Serves the files of `folders[repo]` at `COMMIT`. `stall_after` bytes of a file named `stall` it waits for `go`."""
+    """Serves the files of `folders[repo]` at `COMMIT`; waits for `go` after `stall_after` bytes of the file `stall`."""
 
     folders: dict[str, Path]
     url: str = ""

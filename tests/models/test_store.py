@@ -1,13 +1,15 @@
 """A model in the store is whole or not there."""
 
-import multiprocessing
-import threading
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edge.models.errors import StoreError
 from edge.models.store import Store
+
+ROOT = Path(__file__).parents[2]
 
 
 def _unexpected() -> None:
@@ -75,34 +77,48 @@ def test_sweeping_leaves_a_model_that_is_being_worked_on(tmp_path: Path) -> None
         assert artifact.exists()
 
 
-def _hold(root: Path, held: "multiprocessing.synchronize.Event", done: "multiprocessing.synchronize.Event") -> None:
-    with Store(root).lock("m", "1", on_wait=_unexpected):
-        held.set()
-        done.wait(30)
+HOLDER = """
+import sys
+from pathlib import Path
+from edge.models.store import Store
+
+with Store(Path(sys.argv[1])).lock("m", "1", on_wait=sys.exit):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_a_second_process_waits_until_the_first_is_done(tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    held, done = spawn.Event(), spawn.Event()
-    process = spawn.Process(target=_hold, args=(tmp_path, held, done))
-    process.start()
-    assert held.wait(30)
-    waited = threading.Event()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as holder:
+        assert holder.stdin
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
 
-    def let_go() -> None:
-        waited.set()
-        done.set()
+        with Store(tmp_path).lock("m", "1", on_wait=holder.stdin.close):
+            waited = holder.stdin.closed
 
-    with Store(tmp_path).lock("m", "1", on_wait=let_go):
-        pass
-    process.join(30)
+    assert waited
+    assert holder.returncode == 0
 
-    assert waited.is_set()
-    assert process.exitcode == 0
+
+def test_a_lock_dies_with_its_owner(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+
+        holder.kill()
+        holder.wait()
+
+        with Store(tmp_path).lock("m", "1", on_wait=_unexpected):
+            pass
 
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
 
-    with pytest.raises(StoreError, match="file.*--store"), Store(tmp_path / "file").lock("m", "1", on_wait=_unexpected):
-        pass
+    with pytest.raises(StoreError, match=r"file.*--store"):
+        Store(tmp_path / "file").stage("m", "1")

@@ -1,0 +1,365 @@
+"""Sequences that join, leave and wait, on a real decoder."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.engine.answer import FinishReason
+from edge.engine.decoder import Decoder
+from edge.engine.errors import (
+    ContextError,
+    CrashedError,
+    ExpiredError,
+    GrammarError,
+    ModelError,
+    OverloadedError,
+    StoppedError,
+)
+from edge.engine.generation import Delta, Failure, Finish, Generator
+from edge.engine.sampling import Logits, Sampling
+from edge.engine.session import Provider, SessionConfig
+from edge.engine.tokens import Tokenizer
+from tests.edge.checkpoints import CONTEXT
+from tests.edge.conftest import SESSION, MakeGenerator
+from tests.edge.receiving import Receiver
+
+GREEDY = Sampling(temperature=0, max_tokens=40, logprobs=0)
+# a string over `a` alone: it cannot end before 200 characters
+LONG = Sampling(temperature=0, json_schema='{"type":"string","pattern":"^a{200,240}$"}')
+
+
+def prompts(count: int, longest: int = 60) -> list[list[int]]:
+    """Random token ids, no special ones."""
+    random = np.random.default_rng(11)
+    return [[int(t) for t in random.integers(0, 256, int(random.integers(1, longest)))] for _ in range(count)]
+
+
+def ask(generator: Generator, prompt: list[int], sampling: Sampling = GREEDY) -> Receiver:
+    """One answer, whole."""
+    receiver = Receiver()
+    generator.submit(prompt, sampling, receiver)
+    receiver.finish()
+    return receiver
+
+
+def test_joining_while_others_decode_changes_nothing(make_generator: MakeGenerator) -> None:
+    together, alone = make_generator(slots=5), make_generator(slots=1)
+    asked = prompts(25)
+
+    receivers = []
+    for prompt in asked:
+        receivers.append(Receiver())
+        together.submit(prompt, GREEDY, receivers[-1])
+        time.sleep(0.002)
+    for receiver in receivers:
+        receiver.finish()
+
+    assert [receiver.tokens for receiver in receivers] == [ask(alone, prompt).tokens for prompt in asked]
+    assert len({tuple(receiver.tokens) for receiver in receivers}) > 20
+
+
+@pytest.mark.parametrize("size", [1, 7, 16])
+def test_a_prompt_in_pieces_is_the_same_prompt(model: Path, size: int) -> None:
+    decoder = Decoder(model, SESSION, slots=3)
+    prompt = prompts(1, 60)[0] + prompts(2, 60)[1]
+    whole = decoder.prefill(0, prompt, 0)
+
+    for start in range(0, len(prompt), size):
+        logits = decoder.prefill(2, prompt[start : start + size], start)
+
+    assert logits == pytest.approx(whole, abs=2e-3)
+
+
+def test_moving_a_sequence_keeps_it(model: Path) -> None:
+    decoder = Decoder(model, SESSION, slots=3)
+    first, second = prompts(2)
+    decoder.prefill(0, first, 0)
+    decoder.prefill(2, second, 0)
+    token, lengths = np.array([65, 66]), np.array([len(first), len(second)])
+
+    decoder.move(2, 1, len(second))
+    moved = decoder.step(token, lengths)[1]
+
+    decoder.prefill(0, second, 0)
+    assert moved == pytest.approx(decoder.step(token[1:], lengths[1:])[0], abs=2e-3)
+
+
+def test_a_cancelled_generation_leaves_before_the_next_step(make_generator: MakeGenerator) -> None:
+    generator = make_generator(slots=1)
+    first, second = Receiver(), Receiver()
+    running = generator.submit([65], LONG, first)
+    generator.submit([66], Sampling(temperature=0, max_tokens=2), second)
+    first.next()
+
+    running.cancel()
+    second.finish()
+
+    statistics = generator.statistics()
+    assert (statistics.cancelled, statistics.finished) == (1, 1)
+    # the cancelled one had over 150 steps to go
+    assert statistics.completion_tokens < 60
+
+
+def test_a_gap_is_closed_while_a_prompt_is_being_read(make_generator: MakeGenerator) -> None:
+    alone = make_generator(slots=1)
+    generator = make_generator(slots=4, prefill_tokens=1)
+    asked = prompts(4, 30)
+    receivers = [Receiver() for _ in asked]
+    leaving = generator.submit([65], LONG, Receiver())
+    for prompt, receiver in zip(asked[:2], receivers, strict=False):
+        generator.submit(prompt, GREEDY, receiver)
+    receivers[1].next()
+
+    generator.submit(asked[2] * 2, GREEDY, receivers[2])
+    while generator.statistics().active < 4:
+        time.sleep(0.0005)
+    leaving.cancel()
+    for receiver in receivers[:3]:
+        receiver.finish()
+
+    expected = [ask(alone, prompt).tokens for prompt in (asked[0], asked[1], asked[2] * 2)]
+    assert [receiver.tokens for receiver in receivers[:3]] == expected
+
+
+def test_the_urgent_go_first_then_by_arrival(make_generator: MakeGenerator) -> None:
+    generator = make_generator(slots=1)
+    order: list[str] = []
+    done = threading.Event()
+    running = generator.submit([65], LONG, first := Receiver())
+    first.next()
+
+    def receive(name: str, last: bool) -> None:
+        order.append(name)
+        if last:
+            done.set()
+
+    for name, priority in (("batch", 2), ("standard", 1), ("standard too", 1), ("interactive", 0)):
+        last = name == "batch"
+        generator.submit(
+            [66],
+            Sampling(temperature=0, max_tokens=1),
+            lambda event, name=name, last=last: receive(name, last) if isinstance(event, Finish) else None,  # type: ignore[misc]
+            priority=priority,
+        )
+    running.cancel()
+
+    assert done.wait(10)
+    assert order == ["interactive", "standard", "standard too", "batch"]
+
+
+def test_too_many_are_refused_before_any_work(make_generator: MakeGenerator) -> None:
+    generator = make_generator(slots=1, waiting=2)
+    held = [generator.submit([65], LONG, first := Receiver())]
+    first.next()
+    held += [generator.submit([65], LONG, Receiver()) for _ in range(2)]
+
+    with pytest.raises(OverloadedError, match="2 generations wait"):
+        generator.submit([65], GREEDY, Receiver())
+
+    held[1].cancel()  # one that waits makes room
+    generator.submit([65], GREEDY, Receiver())
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_passed_deadline_ends_the_work(make_generator: MakeGenerator, running: bool) -> None:
+    generator = make_generator(slots=1)
+    if not running:
+        generator.submit([65], LONG, Receiver())
+    late, started = Receiver(), time.monotonic()
+    generator.submit([65], LONG, late, deadline=started + 0.03)
+
+    event = late.end()
+
+    assert isinstance(event, Failure)
+    assert isinstance(event.error, ExpiredError)
+    assert time.monotonic() - started < 1
+    assert generator.statistics().expired == 1
+    assert bool(late.deltas) == running
+
+
+def test_what_does_not_fit_is_refused_before_any_work(make_generator: MakeGenerator) -> None:
+    generator = make_generator()
+
+    with pytest.raises(ContextError, match="empty"):
+        generator.submit([], GREEDY, Receiver())
+    with pytest.raises(ContextError, match=f"has {CONTEXT} tokens"):
+        generator.submit([1] * CONTEXT, GREEDY, Receiver())
+    with pytest.raises(ContextError, match="lower max_tokens to 6 or less") as caught:
+        generator.submit([1] * (CONTEXT - 6), Sampling(max_tokens=7), Receiver())
+
+    assert caught.value.param == "max_tokens"
+    assert generator.statistics().started == 0
+
+
+def test_the_context_can_be_filled_to_its_end(make_generator: MakeGenerator) -> None:
+    receiver = Receiver()
+    make_generator().submit([1] * (CONTEXT - 6), Sampling(temperature=0), receiver)
+
+    finish = receiver.finish()
+
+    assert (finish.reason, finish.prompt_tokens, finish.completion_tokens) == (FinishReason.LENGTH, CONTEXT - 6, 6)
+
+
+def test_the_models_own_end_is_counted_but_not_shown(make_generator: MakeGenerator) -> None:
+    receiver = Receiver()
+    make_generator().submit([65], Sampling(temperature=0, json_schema='{"const": 7}', logprobs=0), receiver)
+
+    finish = receiver.finish()
+
+    assert receiver.text == "7"
+    assert finish.reason is FinishReason.STOP
+    assert finish.completion_tokens >= len(receiver.tokens) == 1
+
+
+def test_a_stop_string_across_tokens_ends_the_answer(make_generator: MakeGenerator) -> None:
+    generator = make_generator()
+    plain = ask(generator, prompts(1)[0])
+    raw = [token.chosen.raw for delta in plain.deltas for token in delta.tokens]
+    stop = b"".join(raw[5:8]).decode(errors="replace")
+
+    stopped = ask(generator, prompts(1)[0], Sampling(temperature=0, max_tokens=40, logprobs=0, stop=(stop,)))
+
+    assert len(stop) > 1
+    assert stopped.text == plain.text[: plain.text.index(stop)]
+    assert stopped.tokens == plain.tokens[: len(stopped.tokens)]
+
+
+def test_a_seed_repeats_an_answer_among_any_neighbours(make_generator: MakeGenerator) -> None:
+    generator = make_generator(slots=4)
+    sampling = Sampling(temperature=1.3, top_p=0.95, seed=42, max_tokens=40)
+    alone = ask(generator, [72, 105], sampling).text
+
+    neighbours = [generator.submit(prompt, LONG, Receiver()) for prompt in prompts(3)]
+    among = ask(generator, [72, 105], sampling).text
+    for neighbour in neighbours:
+        neighbour.cancel()
+
+    assert among == alone
+    assert ask(generator, [72, 105], Sampling(temperature=1.3, seed=43, max_tokens=40)).text != alone
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_schema_binds_the_answer(make_generator: MakeGenerator, seed: int) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "ok": {"type": "boolean"},
+            "kind": {"enum": ["a", "b"]},
+            "list": {"type": "array", "items": {"type": "integer", "maximum": 99, "minimum": 0}, "maxItems": 3},
+        },
+        "required": ["ok", "kind", "list"],
+        "additionalProperties": False,
+    }
+    sampling = Sampling(temperature=1.5, seed=seed, json_schema=json.dumps(schema), max_tokens=200)
+
+    answer = json.loads(ask(make_generator(), [65, 66], sampling).text)
+
+    assert answer.keys() == schema["properties"].keys()  # type: ignore[attr-defined]
+    assert isinstance(answer["ok"], bool)
+    assert answer["kind"] in {"a", "b"}
+    assert all(isinstance(one, int) and 0 <= one < 100 for one in answer["list"])
+    assert len(answer["list"]) <= 3
+
+
+@pytest.mark.parametrize("schema", ['{"type": "nonsense"}', "[1", '{"$ref": "#/nowhere"}', '"text"'])
+def test_a_broken_schema_is_refused_before_any_work(make_generator: MakeGenerator, schema: str) -> None:
+    generator = make_generator()
+
+    with pytest.raises(GrammarError):
+        generator.submit([65], Sampling(json_schema=schema), Receiver())
+
+    assert generator.statistics().waiting == 0
+
+
+class FragileDecoder(Decoder):
+    """A decoder whose model fails when told to."""
+
+    broken = False
+
+    def step(self, tokens: np.ndarray, lengths: np.ndarray) -> Logits:  # type: ignore[type-arg]
+        if self.broken:
+            lengths = lengths + 10 * CONTEXT  # more positions than the rotation knows: onnxruntime refuses
+        return super().step(tokens, lengths)
+
+
+def test_a_crash_of_the_model_fails_what_runs_and_nothing_else(model: Path, tokenizer: Tokenizer) -> None:
+    decoder = FragileDecoder(model, SESSION, slots=2)
+    with Generator(decoder, tokenizer) as generator:
+        receivers = [Receiver(), Receiver()]
+        for receiver in receivers:
+            generator.submit([65], LONG, receiver)
+            receiver.next()
+
+        decoder.broken = True
+        events = [receiver.end() for receiver in receivers]
+        decoder.broken = False
+
+        assert all(isinstance(event, Failure) and isinstance(event.error, CrashedError) for event in events)
+        assert generator.statistics().failed == 2
+        assert generator.alive
+        assert ask(generator, [65]).tokens
+
+
+def test_stopping_fails_what_runs_and_what_waits(model: Path, tokenizer: Tokenizer) -> None:
+    receivers = [Receiver(), Receiver()]
+    with Generator(Decoder(model, SESSION, slots=1), tokenizer) as generator:
+        for receiver in receivers:
+            generator.submit([65], LONG, receiver)
+        receivers[0].next()
+
+    for receiver in receivers:
+        event = receiver.end()
+        assert isinstance(event, Failure)
+        assert isinstance(event.error, StoppedError)
+    with pytest.raises(StoppedError):
+        generator.submit([65], GREEDY, Receiver())
+
+
+def test_a_receiver_that_fails_loses_its_slot(make_generator: MakeGenerator) -> None:
+    generator = make_generator(slots=1)
+
+    def refuse(event: object) -> None:
+        raise RuntimeError("the receiver is gone")
+
+    generator.submit([65], LONG, refuse)
+
+    assert ask(generator, [65]).tokens
+    assert generator.statistics().cancelled == 1
+
+
+def test_a_long_prompt_does_not_hold_a_stream_up(make_generator: MakeGenerator) -> None:
+    generator = make_generator(slots=2, prefill_tokens=4)
+    stream, long = Receiver(), Receiver()
+    generator.submit([65], LONG, stream)
+    stream.next()
+
+    generator.submit([66] * 200, Sampling(temperature=0, max_tokens=1), long)
+    long.finish()
+
+    assert stream.unread >= 40  # 200 prompt tokens in fours: about 50 steps of the stream between them
+
+
+def test_a_missing_provider_is_named(model: Path) -> None:
+    with pytest.raises(ModelError, match=r"no 'NoSuchProvider'.*CPUExecutionProvider"):
+        Decoder(model, SessionConfig(providers=(Provider("NoSuchProvider"),)), slots=1)
+
+
+def test_a_context_beyond_the_models_is_refused(model: Path) -> None:
+    with pytest.raises(ModelError, match=f"is more than the model's {CONTEXT}"):
+        Decoder(model, SESSION, slots=1, context=CONTEXT + 1)
+
+
+def test_deltas_carry_logprobs_only_when_asked(make_generator: MakeGenerator) -> None:
+    generator = make_generator()
+
+    plain = ask(generator, [65], Sampling(temperature=0, max_tokens=10))
+    scored = ask(generator, [65], Sampling(temperature=0, max_tokens=10, logprobs=3))
+
+    assert not plain.tokens
+    assert scored.text == plain.text
+    assert all(len(token.top) == 3 for delta in scored.deltas for token in delta.tokens)
+    assert all(isinstance(delta, Delta) and (delta.text or delta.tokens) for delta in plain.deltas + scored.deltas)
