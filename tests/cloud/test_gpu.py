@@ -38,9 +38,10 @@ def test_auto_takes_what_the_machine_has() -> None:
 
 @pytest.mark.skipif(CUDA in ort.get_available_providers(), reason="this build of ONNX Runtime has CUDA")
 def test_cuda_where_there_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LaunchError, match="providers: this onnxruntime build has no 'CUDAExecutionProvider'"):
-        with serving(config(tmp_path, Provider.CUDA), log=io.StringIO()):
-            pass
+    reason = "providers: this onnxruntime build has no 'CUDAExecutionProvider'"
+
+    with pytest.raises(LaunchError, match=reason), serving(config(tmp_path, Provider.CUDA), log=io.StringIO()):
+        pass
 
 
 @pytest.mark.gpu
