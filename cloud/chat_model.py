@@ -25,7 +25,7 @@ from cloud.wire import MOST_TOKENS, ChatOutput, ErrorCode, SamplingParameters, e
 from edge.engine.artifact import Artifact, ArtifactKind
 from edge.engine.decoder import Decoder
 from edge.engine.errors import EngineError, ExpiredError, OverloadedError, RequestError, StoppedError
-from edge.engine.generation import Failure, Generation, Generator
+from edge.engine.generation import Failure, Generator
 from edge.engine.sampling import Sampling
 from edge.engine.tokens import Tokenizer
 
@@ -66,18 +66,17 @@ class ChatModel:
     def _begin(self, request_id: str, request: ChatRequest, sender: "TritonSender") -> None:
         prompt = _prompt_tokens(self._tokenizer, request.prompt)
         deadline = None if request.timeout_s is None else time.monotonic() + request.timeout_s
-        exchange = Exchange(request_id, sender, Reply(request, len(prompt)), request.stream, deadline)
-        generations: list[Generation] = []
-        try:
-            for index, sampling in enumerate(_samplings(request)):
-                deliver = partial(self._responder.post, exchange, index)
-                generations.append(
-                    self._generator.submit(prompt, sampling, deliver, priority=request.priority, deadline=deadline)
-                )
-        except EngineError as exc:
-            # Earlier choices may have answered already, so this too goes through the responder.
-            self._responder.post(exchange, len(generations), Failure(exc))
-        self._responder.watch(exchange, generations)
+        generations = [self._generator.prepare(prompt, sampling) for sampling in _samplings(request)]
+        exchange = Exchange(request_id, sender, Reply(request, len(prompt)), generations, request.stream)
+        self._responder.watch(exchange)
+        for index, generation in enumerate(generations):
+            deliver = partial(self._responder.post, exchange, index)
+            try:
+                self._generator.begin(generation, deliver, priority=request.priority, deadline=deadline)
+            except EngineError as exc:
+                # From `watch` on, only the responder speaks to the client.
+                deliver(Failure(exc))
+                return
 
 
 class TritonSender:

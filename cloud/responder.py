@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cloud.chat_reply import Reply
 from cloud.wire import ChatOutput, FinishReason
-from edge.engine.errors import EngineError, ExpiredError
+from edge.engine.errors import EngineError
 from edge.engine.generation import Delta, Event, Failure, Finish, Generation
 
 _logger = logging.getLogger(__name__)
@@ -46,10 +46,9 @@ class Exchange:
     request_id: str
     sender: Sender
     reply: Reply
+    generations: Sequence[Generation]
+    """One for each choice."""
     stream: bool
-    deadline: float | None
-    """On `time.monotonic()`'s clock."""
-    generations: Sequence[Generation] = field(default=())
     error: EngineError | None = None
     closed: bool = False
 
@@ -57,7 +56,7 @@ class Exchange:
         """Collect what happened to choice `index`."""
         match event:
             case Delta():
-                self.reply.add(index, event.text, event.tokens, self._count(index))
+                self.reply.add(index, event.text, event.tokens, self.generations[index].answer.tokens)
             case Finish():
                 self.reply.finish(index, FinishReason(event.reason.value), event.completion_tokens)
             case Failure():
@@ -76,13 +75,9 @@ class Exchange:
         self.check()
 
     def check(self) -> None:
-        """End the work of a client that has left or may wait no longer."""
-        if self.closed:
-            return
-        if self.sender.cancelled():
+        """End the work of a client that has left."""
+        if not self.closed and self.sender.cancelled():
             self.leave()
-        elif self.deadline is not None and time.monotonic() > self.deadline:
-            self._fail(ExpiredError("the timeout passed before the answer was complete"))
 
     def leave(self) -> None:
         self._fail(LeftError("the request was cancelled"))
@@ -95,10 +90,6 @@ class Exchange:
     def _fail(self, error: EngineError) -> None:
         self.cancel()
         self.sender.fail(error)
-
-    def _count(self, index: int) -> int:
-        # An event may be quicker than `submit` is to return; its tokens then count with the next one.
-        return self.generations[index].answer.tokens if self.generations else 0
 
 
 class Responder:
@@ -127,9 +118,9 @@ class Responder:
         """Pass on what happened to a request's choice `index`."""
         self._posted.put((exchange, partial(exchange.take, index, event)))
 
-    def watch(self, exchange: Exchange, generations: Sequence[Generation]) -> None:
-        """From now on, `generations` end when the client leaves. Events may have been posted before."""
-        self._posted.put((exchange, partial(self._watch, exchange, generations)))
+    def watch(self, exchange: Exchange) -> None:
+        """From now on, the request's work ends when its client leaves."""
+        self._posted.put((exchange, partial(self._open.add, exchange)))
 
     def cancel(self, request_id: str) -> None:
         """End every open request of this id."""
@@ -138,13 +129,6 @@ class Responder:
     def _cancel(self, request_id: str) -> None:
         for exchange in [each for each in self._open if each.request_id == request_id]:
             self._act(exchange, exchange.leave)
-
-    def _watch(self, exchange: Exchange, generations: Sequence[Generation]) -> None:
-        exchange.generations = generations
-        if exchange.closed:
-            exchange.cancel()
-        else:
-            self._open.add(exchange)
 
     def _work(self) -> None:
         busy, due = True, time.monotonic()

@@ -57,13 +57,16 @@ class Response:
 class _Client:
     def __init__(self, address: str) -> None:
         self.triton = InferenceServerClient(address)
+        self.tasks = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
+        await self.tasks.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.tasks.__aexit__(kind, error, trace)
         await self.triton.close()
 
 
@@ -98,38 +101,44 @@ class ChatClient(_Client):
             "parameters": {CHAT_PRIORITY: priority} if priority else None,
         }
         call = _Call(request)
-        responses = self.triton.stream_infer(call.requests())
+        reading = self.tasks.create_task(call.read(self.triton))
         try:
-            async for result, error in responses:
-                if error is not None or _is_final(result):
-                    call.end(complete=True)
-                if error is not None:
-                    raise AnswerError(*decode_error(error.message()))
-                yield _response(result)
+            while (received := await call.received.get()) is not None:
+                if isinstance(received, AnswerError):
+                    raise received
+                yield received
         finally:
-            call.end(complete=False)
+            call.over.set()
             if hang_up:
-                responses.cancel()
-            else:
-                async for _ in responses:
-                    pass
+                reading.cancel()
 
 
 class _Call:
-    """What one stream sends: the request and, if the client leaves before the answer is complete, its end."""
+    """
+    One stream: the request and, if the client leaves before the answer is complete, its end.
+
+    Read by a task of its own: cancelling whoever waits for gRPC's next message would cancel the call.
+    """
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
-        self._over = asyncio.Event()
         self._complete = False
+        self.over = asyncio.Event()
+        """No more is wanted."""
+        self.received: asyncio.Queue[Response | AnswerError | None] = asyncio.Queue()
 
-    def end(self, *, complete: bool) -> None:
-        self._complete = self._complete or complete
-        self._over.set()
+    async def read(self, triton: InferenceServerClient) -> None:
+        """Read to the end, whatever happens to the client."""
+        async for result, error in triton.stream_infer(self._requests()):
+            self._complete = error is not None or _is_final(result)
+            if self._complete:
+                self.over.set()
+            self.received.put_nowait(AnswerError(*decode_error(error.message())) if error else _response(result))
+        self.received.put_nowait(None)
 
-    async def requests(self) -> AsyncIterator[dict[str, Any]]:
+    async def _requests(self) -> AsyncIterator[dict[str, Any]]:
         yield self._request
-        await self._over.wait()
+        await self.over.wait()
         if not self._complete:
             yield {
                 "model_name": "chat",
