@@ -6,6 +6,7 @@ from pathlib import Path
 
 from litestar import Litestar
 
+from edge.engine.settings import ConfigError
 from edge.engine.template import ChatTemplate, TemplateError
 from edge.serving import Drain, running
 from router.admission import load_admission
@@ -18,7 +19,6 @@ from router.backends import Backend
 from router.backends.openai import OpenAIBackend
 from router.backends.triton import TritonBackend
 from router.config import AnyTarget, Config, OpenAITarget, read_secret
-from router.errors import ConfigError
 from router.health import Health
 from router.pipeline import Pipeline
 from router.scoring import Scorer, UnknownScorer

@@ -22,7 +22,8 @@ import pytest
 
 from edge import wire
 from edge.app import create_app
-from edge.config import Chat, Config, ConfigError, Embedding, Limits, Runtime, load_config
+from edge.config import Chat, Config, Embedding, Limits, Runtime, load_config
+from edge.engine.settings import ConfigError
 from edge.serving import Drain
 from tests.edge.embedding import WIDTH, write_embedding_artifact
 from tests.servers import serving
