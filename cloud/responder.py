@@ -43,6 +43,7 @@ class Sender(Protocol):
 class Exchange:
     """One request, from its arrival to its last response. Only the responder's thread changes it."""
 
+    request_id: str
     sender: Sender
     reply: Reply
     stream: bool
@@ -79,9 +80,12 @@ class Exchange:
         if self.closed:
             return
         if self.sender.cancelled():
-            self._fail(LeftError("the request was cancelled"))
+            self.leave()
         elif self.deadline is not None and time.monotonic() > self.deadline:
             self._fail(ExpiredError("the timeout passed before the answer was complete"))
+
+    def leave(self) -> None:
+        self._fail(LeftError("the request was cancelled"))
 
     def cancel(self) -> None:
         self.closed = True
@@ -103,7 +107,7 @@ class Responder:
     def __init__(self, on_poll: Callable[[], bool]) -> None:
         """`on_poll` runs on the thread about every 20 ms, until it says False and no request is open."""
         self._on_poll = on_poll
-        self._posted: queue.SimpleQueue[tuple[Exchange, Callable[[], None]] | None] = queue.SimpleQueue()
+        self._posted: queue.SimpleQueue[tuple[Exchange | None, Callable[[], None]] | None] = queue.SimpleQueue()
         self._open: set[Exchange] = set()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="responder", daemon=True)
@@ -126,6 +130,14 @@ class Responder:
     def watch(self, exchange: Exchange, generations: Sequence[Generation]) -> None:
         """From now on, `generations` end when the client leaves. Events may have been posted before."""
         self._posted.put((exchange, partial(self._watch, exchange, generations)))
+
+    def cancel(self, request_id: str) -> None:
+        """End every open request of this id."""
+        self._posted.put((None, partial(self._cancel, request_id)))
+
+    def _cancel(self, request_id: str) -> None:
+        for exchange in [each for each in self._open if each.request_id == request_id]:
+            self._act(exchange, exchange.leave)
 
     def _watch(self, exchange: Exchange, generations: Sequence[Generation]) -> None:
         exchange.generations = generations
@@ -161,12 +173,14 @@ class Responder:
             posted.append(self._posted.get_nowait())
         changed: dict[Exchange, None] = {}
         for each in posted:
-            if each is None:
-                self._stopping = True
-            else:
-                exchange, action = each
-                self._act(exchange, action)
-                changed[exchange] = None
+            match each:
+                case None:
+                    self._stopping = True
+                case None, action:
+                    action()
+                case exchange, action:
+                    self._act(exchange, action)
+                    changed[exchange] = None
         return changed
 
     def _act(self, exchange: Exchange, action: Callable[[], None]) -> None:

@@ -87,6 +87,16 @@ DEFAULT_PRIORITY: Final = 2
 CHAT_PRIORITY: Final = "chat_priority"
 """Custom request parameter of `chat`, with the values of `priority`, which Triton hides from Python models."""
 
+CHAT_CANCEL: Final = "chat_cancel"
+"""
+Custom request parameter of `chat`: the id of a request that shall end. The request that carries it (with an empty
+`text_input`, on the stream of the other) gets an empty last response, the other one the error `CANCELLED`.
+
+Cancelling the gRPC call works too, but up to Triton 25.03 it can kill tritonserver: about once in some thousand times
+while tokens flow fast, and far more often just after an error or the last response
+(github.com/triton-inference-server/server/pull/8078). So read a stream to its end once an error came.
+"""
+
 
 class FinishReason(StrEnum):
     STOP = "stop"

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -14,6 +15,8 @@ from tritonclient.grpc import InferInput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 
 from cloud.wire import (
+    CHAT_CANCEL,
+    CHAT_PRIORITY,
     ChatInput,
     ChatOutput,
     EmbedInput,
@@ -81,28 +84,62 @@ class ChatClient(_Client):
         stream: bool = True,
         priority: int = 0,
         timeout_us: int | None = None,
+        hang_up: bool = False,
     ) -> AsyncGenerator[Response, None]:
+        """Responses as they come. Who leaves early tells the model so, or with `hang_up` cancels the call."""
         given = {"text_input": text, "stream": stream, "exclude_input_in_output": True, **inputs}
         if sampling is not None:
             given["sampling_parameters"] = json.dumps(sampling)
         request = {
             "model_name": "chat",
             "inputs": [_input(name, value) for name, value in given.items()],
+            "request_id": uuid4().hex,
             "timeout": timeout_us,
-            "parameters": {"chat_priority": priority} if priority else None,
+            "parameters": {CHAT_PRIORITY: priority} if priority else None,
         }
-
-        async def once() -> AsyncIterator[dict[str, Any]]:
-            yield request
-
-        responses = self.triton.stream_infer(once())
+        call = _Call(request)
+        responses = self.triton.stream_infer(call.requests())
         try:
             async for result, error in responses:
+                if error is not None or _is_final(result):
+                    call.end(complete=True)
                 if error is not None:
                     raise AnswerError(*decode_error(error.message()))
                 yield _response(result)
         finally:
-            responses.cancel()
+            call.end(complete=False)
+            if hang_up:
+                responses.cancel()
+            else:
+                async for _ in responses:
+                    pass
+
+
+class _Call:
+    """What one stream sends: the request and, if the client leaves before the answer is complete, its end."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._request = request
+        self._over = asyncio.Event()
+        self._complete = False
+
+    def end(self, *, complete: bool) -> None:
+        self._complete = self._complete or complete
+        self._over.set()
+
+    async def requests(self) -> AsyncIterator[dict[str, Any]]:
+        yield self._request
+        await self._over.wait()
+        if not self._complete:
+            yield {
+                "model_name": "chat",
+                "inputs": [_input("text_input", "")],
+                "parameters": {CHAT_CANCEL: self._request["request_id"]},
+            }
+
+
+def _is_final(result: InferResult) -> bool:
+    return bool(result.get_response().parameters["triton_final_response"].bool_param)
 
 
 class EmbedClient(_Client):
