@@ -42,8 +42,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
         async with AsyncExitStack() as stack:
             backends: dict[str, Backend] = {}
             for name, make in makers.items():
-                backends[name] = make()
-                stack.push_async_callback(backends[name].close)
+                backends[name] = await stack.enter_async_context(make())
             health = Health(backends, config.probe, telemetry)
             await health.check()
             pipeline = Pipeline(

@@ -1,6 +1,7 @@
 """The router's configuration: one strict YAML file, read once into a frozen value."""
 
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,6 +77,17 @@ class OpenAITarget(TargetSection, frozen=True, kw_only=True, tag="openai"):
     connections: Annotated[int, Meta(ge=1)] = 256
 
 
+class Cancel(StrEnum):
+    """How a running request is ended early: by a request that only our own `chat` knows, or by cancelling its call.
+
+    Up to Triton 25.03 a cancelled call can kill the server, so `request` is right for our `chat` there; the stock vLLM
+    backend needs `call`.
+    """
+
+    REQUEST = "request"
+    CALL = "call"
+
+
 class TritonTarget(TargetSection, frozen=True, kw_only=True, tag="triton"):
     """A Triton server with a `chat` model that speaks the vLLM backend's contract, and/or an `embed` model.
 
@@ -88,6 +100,7 @@ class TritonTarget(TargetSection, frozen=True, kw_only=True, tag="triton"):
     embedding_model: str | None = "embed"
     template: Path | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] = 1.0
+    cancel: Cancel = Cancel.CALL
 
 
 AnyTarget = OpenAITarget | TritonTarget

@@ -48,8 +48,8 @@ async def backend(request: pytest.FixtureRequest, site: Site) -> AsyncIterator[B
     else:
         assert isinstance(cloud, TritonTarget)
         made = TritonBackend("cloud-demo", cloud, ChatTemplate.load(cloud.template or Path()))
-    yield made
-    await made.close()
+    async with made:
+        yield made
     # gRPC's poller may still hold events of cancelled calls, which must not find this test's loop closed
     await asyncio.sleep(0.1)
 
