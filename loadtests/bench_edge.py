@@ -6,7 +6,7 @@ same threads, interleaved rounds.
 * arriving: one stream every 150 ms (every 5 ms for the demo's model: its answers take tens of milliseconds, not one
   second). `Generator` answers them one by one: it cannot take a stream into a running batch.
 
-Figures are ratios of medians over the rounds, so that the machine's speed cancels out; above 1 ours is better. `tokens/s`
+Figures are ratios of medians over the rounds, so the machine's speed cancels out; above 1 ours is better. `tokens/s`
 counts generated tokens from the first arrival to the last token; `first token` is the mean wait of a stream from its
 arrival to its first token. Together, tokens/s has the bar. With arrivals, the first token has it, and with 8 streams
 (enough to fill the machine) tokens/s too.

@@ -89,49 +89,68 @@ class Decoder:
         self._logits_dtype: Any = _TYPES[self._session.get_outputs()[0].type]
         make = CudaKeyValues if session.providers[0].name == CUDA else HostKeyValues
         self._cache: KeyValues = make(len(self._pairs), self._shape, self._dtype)
-        self._bindings: dict[tuple[int, int], Any] = {}
-        self._one_row = len(self._session.get_outputs()[0].shape) == 3 and self._session.get_outputs()[0].shape[1] == 1
+        self._one_row = self._session.get_outputs()[0].shape[1] == 1
+        # a step's arrays never move, so that each number of rows is bound only once
+        self._ids = np.zeros((slots, 1), np.int64)
+        self._mask = np.zeros((slots, self.context), np.int64)
+        self._masked = [0] * slots
+        self._logits = np.empty((slots, 1, self.vocabulary), self._logits_dtype)
+        self._bindings: dict[int, Any] = {}
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
         """Add prompt `tokens` to `slot`, which holds `start` positions; returns logits [vocabulary] after the last."""
         ids = np.array([tokens], np.int64)
-        lengths = np.array([start + len(tokens)])
-        logits: Logits = self._run(slot, ids, lengths)[0]
-        return logits
+        mask = np.ones((1, start + len(tokens)), np.int64)
+        logits = np.empty((1, 1 if self._one_row else len(tokens), self.vocabulary), self._logits_dtype)
+        binding = self._bind_cache(slot, 1)
+        self._bind_step(binding, ids, mask, logits)
+        self._session.run_with_iobinding(binding)
+        last: Logits = logits[0, -1].astype(np.float32, copy=False)
+        return last
 
-    def step(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> Logits:
-        """Add one token to each of the slots 0..n-1, which hold `lengths` positions; returns logits [n, vocabulary]."""
-        return self._run(0, tokens[:, None], lengths + 1)
+    def step(self, tokens: Sequence[int], lengths: Sequence[int]) -> Logits:
+        """Add one token to each of the slots 0..n-1, which hold `lengths` positions.
+
+        Returns logits [n, vocabulary], overwritten by the next step.
+        """
+        rows = len(tokens)
+        self._ids[:rows, 0] = tokens
+        self._extend_mask(lengths)
+        if (binding := self._bindings.get(rows)) is None:
+            binding = self._bindings[rows] = self._bind_cache(0, rows)
+            self._bind_step(binding, self._ids[:rows], self._mask[:rows], self._logits[:rows])
+        self._session.run_with_iobinding(binding)
+        last: Logits = self._logits[:rows, 0].astype(np.float32, copy=False)
+        return last
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a sequence of `length` positions to another slot."""
         self._cache.move(source, target, length)
 
-    def _run(self, slot: int, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> Logits:
-        rows, width = ids.shape
-        binding = self._binding(slot, rows)
-        ids = np.ascontiguousarray(ids)
-        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
-        logits = np.empty((rows, 1 if self._one_row else width, self.vocabulary), self._logits_dtype)
-        for name, array in ((self._names.input_ids, ids), (self._names.attention_mask, mask)):
-            binding.bind_input(name, "cpu", 0, np.int64, array.shape, array.ctypes.data)
-        binding.bind_output(self._names.logits, "cpu", 0, self._logits_dtype, logits.shape, logits.ctypes.data)
-        self._session.run_with_iobinding(binding)
-        last: Logits = logits[:, -1].astype(np.float32, copy=False)
-        return last
+    def _extend_mask(self, lengths: Sequence[int]) -> None:
+        """Let each row end one position further; a row that holds another sequence than before is written anew."""
+        for row, length in enumerate(lengths):
+            if self._masked[row] != length:
+                self._mask[row, :length] = 1
+                self._mask[row, length:] = 0
+            self._mask[row, length] = 1
+            self._masked[row] = length + 1
 
-    def _binding(self, slot: int, rows: int) -> Any:
-        """The slots `slot` to `slot + rows - 1` as past and present; made once, the addresses never change."""
-        if (found := self._bindings.get((slot, rows))) is not None:
-            return found
+    def _bind_cache(self, slot: int, rows: int) -> Any:
+        """The slots `slot` to `slot + rows - 1` as past and present."""
         binding = self._session.io_binding()
         shape = [rows, *self._shape[1:]]
         for buffer, (past, present) in enumerate(self._pairs):
             address = self._cache.address(buffer, slot)
             binding.bind_input(past, self._cache.device, 0, self._dtype, shape, address)
             binding.bind_output(present, self._cache.device, 0, self._dtype, shape, address)
-        self._bindings[slot, rows] = binding
         return binding
+
+    def _bind_step(self, binding: Any, ids: NDArray[Any], mask: NDArray[Any], logits: NDArray[Any]) -> None:
+        """The arrays must outlive the run."""
+        for name, array in ((self._names.input_ids, ids), (self._names.attention_mask, mask)):
+            binding.bind_input(name, "cpu", 0, np.int64, array.shape, array.ctypes.data)
+        binding.bind_output(self._names.logits, "cpu", 0, self._logits_dtype, logits.shape, logits.ctypes.data)
 
     def _input_types(self) -> dict[str, str]:
         return {tensor.name: tensor.type for tensor in self._session.get_inputs()}

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 from msgspec import Struct
 
 from edge.engine.answer import Answer, FinishReason, TokenLogprobs
@@ -326,9 +325,7 @@ class Generator:
         return len(piece)
 
     def _step(self, decoding: list[Generation]) -> None:
-        tokens = np.array([generation.token for generation in decoding], np.int64)
-        lengths = np.array([generation.length for generation in decoding], np.int64)
-        logits = self._decoder.step(tokens, lengths)
+        logits = self._decoder.step([one.token for one in decoding], [one.length for one in decoding])
         for generation in decoding:
             generation.length += 1
         self._choose(decoding, logits)

@@ -73,8 +73,8 @@ def pick(logits: Logits, pickers: Sequence[Picker], allowed: Sequence[NDArray[np
         for i, row in zip(warm, probabilities, strict=True):
             tokens[i] = _draw(row, pickers[i].sampling.top_p, pickers[i].draw())
     return [
-        _describe(row, int(token), picker.sampling.logprobs)
-        for row, token, picker in zip(logits, tokens, pickers, strict=True)
+        Choice(token) if picker.sampling.logprobs is None else _describe(row, token, picker.sampling.logprobs)
+        for row, token, picker in zip(logits, tokens.tolist(), pickers, strict=True)
     ]
 
 
@@ -118,9 +118,7 @@ def _likeliest(values: NDArray[np.float32] | NDArray[np.float64], count: int) ->
     return found[np.argsort(-values[found], kind="stable")]
 
 
-def _describe(row: Logits, token: int, count: int | None) -> Choice:
-    if count is None:
-        return Choice(token)
+def _describe(row: Logits, token: int, count: int) -> Choice:
     logprobs = log_softmax(row)
     score = Score(token, float(logprobs[token]), int((row > row[token]).sum()) + 1)
     top = _likeliest(row, count) if count else ()

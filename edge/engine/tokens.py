@@ -40,7 +40,7 @@ class Tokenizer:
             found = ", ".join(sorted(kinds)) or "none"
             raise ModelError(f"{path}: its decoder ({found}) is neither byte-level BPE nor SentencePiece")
         added = described.get("added_tokens") or []
-        self._added = {token["id"]: b"" if token.get("special") else token["content"].encode() for token in added}
+        self._bytes = {token["id"]: b"" if token.get("special") else token["content"].encode() for token in added}
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids; a rendered chat template brings its special tokens along: `add_special=False`."""
@@ -49,8 +49,11 @@ class Tokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         """What a token adds to the text: nothing if it is special or unknown."""
-        if (added := self._added.get(token)) is not None:
-            return added
+        if (known := self._bytes.get(token)) is None:
+            known = self._bytes[token] = self._spell(token)
+        return known
+
+    def _spell(self, token: int) -> bytes:
         piece = self._tokenizer.id_to_token(token)
         if piece is None:
             return b""

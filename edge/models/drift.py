@@ -57,11 +57,10 @@ def _answer(first: Decoder, second: Decoder, prompt: list[int], tokens: int) -> 
     pairs = [(first.prefill(0, prompt, 0), second.prefill(0, prompt, 0))]
     last = min(len(prompt) + tokens, first.context) - 1
     for length in range(len(prompt), last):
-        token = np.array([pairs[-1][0].argmax()])
-        if int(token[0]) in first.end_tokens:
+        token = int(pairs[-1][0].argmax())
+        if token in first.end_tokens:
             break
-        lengths = np.array([length])
-        pairs.append((first.step(token, lengths)[0], second.step(token, lengths)[0]))
+        pairs.append((first.step([token], [length])[0].copy(), second.step([token], [length])[0].copy()))
     return pairs
 
 

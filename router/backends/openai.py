@@ -8,7 +8,7 @@ httpx's types at the seam, requests handed straight to its aiohttp transport: me
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import httpx
@@ -67,6 +67,12 @@ class OpenAIBackend:
         self._chat_chunk = msgspec.json.Decoder(wire.ChatCompletionChunk)
         self._embedding = msgspec.json.Decoder(wire.EmbeddingList)
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._transport.aclose()
+
     async def complete(self, query: Query) -> Completion:
         """All answers, whole."""
         url, body = self._request(query, stream=False)
@@ -117,10 +123,6 @@ class OpenAIBackend:
         except RouterError:
             return False
         return response.is_success
-
-    async def close(self) -> None:
-        """Give the connections back."""
-        await self._transport.aclose()
 
     def _request(self, query: Query, *, stream: bool) -> tuple[str, dict[str, Any]]:
         p = query.parameters

@@ -1,24 +1,21 @@
-"""
-A Triton server over gRPC: `chat` with the I/O of Triton's vLLM backend (`cloud.wire`), `embed` as ours.
-
-One gRPC stream per request: cancelling one that is shared would cancel its neighbours.
-"""
+"""A Triton server over gRPC: `chat` with the I/O of Triton's vLLM backend (`cloud.wire`), `embed` as ours."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from itertools import product
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import grpc
 import msgspec
 import numpy as np
-from tritonclient.grpc import InferRequestedOutput, InferResult
+from tritonclient.grpc import InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from cloud.wire import (
+    CHAT_PRIORITY,
     TIMEOUT_TEXT,
     ChatOutput,
     EmbedInput,
@@ -28,6 +25,7 @@ from cloud.wire import (
 )
 from edge.engine.template import ChatTemplate, TemplateError
 from router.backends import remaining_s
+from router.backends.triton_call import ChatCall
 from router.backends.triton_tensors import CollectedAnswer, read_pieces, read_usage, say_chat, say_tensor, split_choices
 from router.config import TritonTarget
 from router.errors import (
@@ -49,7 +47,7 @@ from router.query import (
 )
 
 _FROM_PEER = "Error received from peer"
-_OUTPUTS = tuple(ChatOutput)
+T = TypeVar("T")
 
 
 class TritonBackend:
@@ -60,6 +58,18 @@ class TritonBackend:
         self._config = config
         self._template = template
         self._client = InferenceServerClient(config.address)
+        self._group = asyncio.TaskGroup()
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._running:
+            task.cancel()
+        await self._group.__aexit__(None, None, None)
+        await self._client.close()
 
     async def complete(self, query: Query) -> Completion:
         """All answers, whole."""
@@ -67,10 +77,11 @@ class TritonBackend:
         usage = Usage()
         for text in self._render(query):
             answers = [CollectedAnswer() for _ in range(query.parameters.n)]
-            async for result in self._generate(text, query, stream=False):
-                for answer, piece in zip(answers, read_pieces(result, query.parameters), strict=True):
-                    answer.add(piece)
-                usage += read_usage(result, fresh=True)
+            async with aclosing(self._generate(text, query, stream=False)) as results:
+                async for result in results:
+                    for answer, piece in zip(answers, read_pieces(result, query.parameters), strict=True):
+                        answer.add(piece)
+                    usage += read_usage(result, fresh=True)
             parts += answers
         return Completion([answer.choice() for answer in parts], usage)
 
@@ -78,22 +89,25 @@ class TritonBackend:
         """The answers piece by piece, one after the other: vLLM's backend streams one choice a request."""
         usage = Usage()
         for index, (text, choice) in enumerate(product(self._render(query), split_choices(query))):
-            first = True
-            async for result in self._generate(text, choice, stream=True):
-                usage += read_usage(result, fresh=first and index % query.parameters.n == 0)
-                first = False
-                for piece in read_pieces(result, choice.parameters):
-                    if piece.text or piece.logprobs or piece.finish:
-                        yield replace(piece, index=index)
+            fresh = index % query.parameters.n == 0
+            async with aclosing(self._generate(text, choice, stream=True)) as results:
+                async for result in results:
+                    usage += read_usage(result, fresh=fresh)
+                    fresh = False
+                    for piece in read_pieces(result, choice.parameters):
+                        if piece.text or piece.logprobs or piece.finish:
+                            yield replace(piece, index=index)
         yield Delta(0, usage=usage)
 
     async def embed(self, query: EmbeddingQuery) -> Embeddings:
         """One vector an input; Triton's dynamic batcher puts them together again."""
         with triton_errors(self._name):
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._embed_one(one, query)) for one in query.inputs]
-        results = [task.result() for task in tasks]
-        return Embeddings(tuple(vector for vector, _ in results), sum(tokens for _, tokens in results))
+            works = [self._detach(self._embed_one(one, query)) for one in query.inputs]
+            results = await asyncio.gather(*works, return_exceptions=True)
+            if failed := next((one for one in results if isinstance(one, BaseException)), None):
+                raise failed
+        good = [one for one in results if not isinstance(one, BaseException)]
+        return Embeddings(tuple(vector for vector, _ in good), sum(tokens for _, tokens in good))
 
     async def ready(self) -> bool:
         """Whether Triton would take work for every model that we use."""
@@ -102,10 +116,6 @@ class TritonBackend:
             return all([await self._client.is_model_ready(name) for name in models])
         except (InferenceServerException, grpc.RpcError):
             return False
-
-    async def close(self) -> None:
-        """Give the connection back."""
-        await self._client.close()
 
     def _render(self, query: Query) -> tuple[str, ...]:
         if not isinstance(query.prompt, Conversation):
@@ -120,27 +130,27 @@ class TritonBackend:
                 f"{self._name}'s chat template refuses this conversation: {exc}", param="messages"
             ) from exc
 
-    async def _generate(self, text: str, query: Query, *, stream: bool) -> AsyncIterator[InferResult]:
+    async def _generate(self, text: str, query: Query, *, stream: bool) -> AsyncGenerator[InferResult, None]:
         timeout_s = remaining_s(query.deadline)
         request = {
             "model_name": self._config.chat_model,
             "inputs": say_chat(text, query.parameters, temperature=self._config.temperature, stream=stream),
-            "outputs": [InferRequestedOutput(name) for name in _OUTPUTS],
-            "request_id": query.request_id,
-            "priority": query.priority.rank + 1,
-            "timeout": None if timeout_s is None else int(timeout_s * 1e6),
+            "parameters": {CHAT_PRIORITY: query.priority.rank + 1},
+            "timeout": _microseconds(timeout_s),
         }
-        with triton_errors(self._name):
-            responses = self._client.stream_infer(_once(request), stream_timeout=timeout_s)
-            try:
-                async for result, error in responses:
-                    if error is not None:
-                        code, text = decode_error(error.message() or "")
-                        raise _translate(self._name, code, text, from_peer=True)
+        call = ChatCall(self._client, request, self._config.cancel)
+        self._start(call.read(timeout_s))
+        try:
+            with triton_errors(self._name):
+                while True:
+                    async with asyncio.timeout(remaining_s(query.deadline)):
+                        result = await call.receive()
+                    if result is None:
+                        return
                     if result.as_numpy(ChatOutput.TEXT_OUTPUT) is not None:
                         yield result
-            finally:
-                responses.cancel()
+        finally:
+            call.leave()
 
     async def _embed_one(self, one: str | tuple[int, ...], query: EmbeddingQuery) -> tuple[bytes, int]:
         if isinstance(one, str):
@@ -153,7 +163,7 @@ class TritonBackend:
             [tensor],
             request_id=query.request_id,
             priority=query.priority.rank + 1,
-            timeout=None if timeout_s is None else int(timeout_s * 1e6),
+            timeout=_microseconds(timeout_s),
             client_timeout=timeout_s,
         )
         vector = result.as_numpy(EmbedOutput.EMBEDDING)
@@ -161,6 +171,28 @@ class TritonBackend:
         if vector is None or tokens is None:
             raise BackendError(f"{self._name} sent no {EmbedOutput.EMBEDDING}.")
         return np.ascontiguousarray(vector, "<f4").tobytes(), int(tokens.reshape(-1)[0])
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._group.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def _detach(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        """Run `work` to its end, whoever leaves meanwhile: a cancelled gRPC call can kill the server."""
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                result = await work
+            except Exception as exc:  # noqa: BLE001 - handed over whole; the group must not end for it
+                if not outcome.done():
+                    outcome.set_exception(exc)
+            else:
+                if not outcome.done():
+                    outcome.set_result(result)
+
+        self._start(run())
+        return outcome
 
 
 @contextmanager
@@ -173,15 +205,16 @@ def triton_errors(name: str) -> Iterator[None]:
     try:
         yield
     except InferenceServerException as exc:
+        if exc.status() is None:  # an error in the stream, which has no gRPC status
+            code, text = decode_error(exc.message() or "")
+            raise _translate(name, code, text, from_peer=True) from exc
         from_peer = _FROM_PEER in str(exc.debug_details())
         raise _translate(name, _code(str(exc.status())), exc.message() or "", from_peer=from_peer) from exc
     except grpc.aio.AioRpcError as exc:
         from_peer = _FROM_PEER in (exc.debug_error_string() or "")
         raise _translate(name, _code(str(exc.code())), exc.details() or "", from_peer=from_peer) from exc
-    except BaseExceptionGroup as group:
-        # a TaskGroup's: each failed the same way, or was cancelled because of the first
-        with triton_errors(name):
-            raise group.exceptions[0] from None
+    except TimeoutError as exc:
+        raise DeadlineError(f"{name} did not answer within the request's deadline.") from exc
     except (msgspec.ValidationError, ValueError) as exc:
         raise BackendError(f"{name} sent an answer we cannot read: {exc}.") from exc
 
@@ -207,5 +240,5 @@ def _translate(name: str, code: ErrorCode | None, message: str, *, from_peer: bo
             return BackendError(f"{name} failed: {message}")
 
 
-async def _once(request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    yield request
+def _microseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1e6)

@@ -109,8 +109,8 @@ def say_chat(text: str, parameters: Parameters, *, temperature: float, stream: b
     }
     sampling = encode_sampling_parameters(_sampling(parameters, temperature))
     return [
-        say_tensor(ChatInput.TEXT_INPUT, np.array([text.encode()], dtype=np.object_), "BYTES"),
-        say_tensor(ChatInput.SAMPLING_PARAMETERS, np.array([sampling], dtype=np.object_), "BYTES"),
+        say_text(ChatInput.TEXT_INPUT, text.encode()),
+        say_text(ChatInput.SAMPLING_PARAMETERS, sampling),
         *(say_tensor(name, np.array([flag]), "BOOL") for name, flag in flags.items()),
     ]
 
@@ -151,3 +151,8 @@ def say_tensor(name: str, values: "np.ndarray[Any, Any]", datatype: str) -> Infe
     tensor = InferInput(name, list(values.shape), datatype)
     tensor.set_data_from_numpy(values)
     return tensor
+
+
+def say_text(name: str, text: bytes) -> InferInput:
+    """One text, as `chat` takes it."""
+    return say_tensor(name, np.array([text], dtype=np.object_), "BYTES")

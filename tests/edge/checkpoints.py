@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 END = "<|im_end|>"
 VOCABULARY = 384
-CONTEXT = 256
+CONTEXT = 8192
 LLAMA = "LlamaForCausalLM"
 QWEN2 = "Qwen2ForCausalLM"
 LLAMA3_ROPE = {

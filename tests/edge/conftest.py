@@ -47,8 +47,8 @@ def make_generator(model: Path, tokenizer: Tokenizer) -> Iterator[MakeGenerator]
     """Makes running generators, which stop when the test ends."""
     made: list[Generator] = []
 
-    def make(*, slots: int = 4, waiting: int = 64, prefill_tokens: int = 16) -> Generator:
-        decoder = Decoder(model, SESSION, slots=slots)
+    def make(*, slots: int = 4, waiting: int = 64, prefill_tokens: int = 16, context: int | None = None) -> Generator:
+        decoder = Decoder(model, SESSION, slots=slots, context=context)
         generator = Generator(decoder, tokenizer, waiting=waiting, prefill_tokens=prefill_tokens)
         made.append(generator.__enter__())
         return generator

@@ -35,8 +35,7 @@ def greedy(folder: Path, prompt: list[int], count: int) -> list[int]:
     decoder = Decoder(folder, SESSION, slots=1)
     tokens = [int(decoder.prefill(0, prompt, 0).argmax())]
     while len(tokens) < count and tokens[-1] not in decoder.end_tokens:
-        length = np.array([len(prompt) + len(tokens) - 1])
-        tokens.append(int(decoder.step(np.array(tokens[-1:]), length)[0].argmax()))
+        tokens.append(int(decoder.step(tokens[-1:], [len(prompt) + len(tokens) - 1])[0].argmax()))
     return tokens
 
 

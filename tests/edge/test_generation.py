@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,9 @@ from tests.edge.conftest import SESSION, MakeGenerator
 from tests.edge.receiving import Receiver
 
 GREEDY = Sampling(temperature=0, max_tokens=40, logprobs=0)
-# a string over `a` alone: it cannot end before 200 characters
-LONG = Sampling(temperature=0, json_schema='{"type":"string","pattern":"^a{200,240}$"}')
+SMALL = 256
+# a second and more, unless it is stopped
+LONG = Sampling(temperature=0, json_schema='{"type":"string","pattern":"^a{8000}$"}')
 
 
 def prompts(count: int, longest: int = 60) -> list[list[int]]:
@@ -79,13 +81,12 @@ def test_moving_a_sequence_keeps_it(model: Path) -> None:
     first, second = prompts(2)
     decoder.prefill(0, first, 0)
     decoder.prefill(2, second, 0)
-    token, lengths = np.array([65, 66]), np.array([len(first), len(second)])
 
     decoder.move(2, 1, len(second))
-    moved = decoder.step(token, lengths)[1]
+    moved = decoder.step([65, 66], [len(first), len(second)])[1].copy()
 
     decoder.prefill(0, second, 0)
-    assert moved == pytest.approx(decoder.step(token[1:], lengths[1:])[0], abs=2e-3)
+    assert moved == pytest.approx(decoder.step([66], [len(second)])[0], abs=2e-3)
 
 
 def test_a_cancelled_generation_leaves_before_the_next_step(make_generator: MakeGenerator) -> None:
@@ -100,8 +101,8 @@ def test_a_cancelled_generation_leaves_before_the_next_step(make_generator: Make
 
     statistics = generator.statistics()
     assert (statistics.cancelled, statistics.finished) == (1, 1)
-    # the cancelled one had over 150 steps to go
-    assert statistics.completion_tokens < 60
+    # the cancelled one had 8000 steps to go
+    assert statistics.completion_tokens < 4000
 
 
 def test_a_gap_is_closed_while_a_prompt_is_being_read(make_generator: MakeGenerator) -> None:
@@ -170,7 +171,7 @@ def test_a_passed_deadline_ends_the_work(make_generator: MakeGenerator, running:
     if not running:
         generator.submit([65], LONG, Receiver())
     late, started = Receiver(), time.monotonic()
-    generator.submit([65], LONG, late, deadline=started + 0.03)
+    generator.submit([65], LONG, late, deadline=started + 0.3)
 
     event = late.end()
 
@@ -182,14 +183,14 @@ def test_a_passed_deadline_ends_the_work(make_generator: MakeGenerator, running:
 
 
 def test_what_does_not_fit_is_refused_before_any_work(make_generator: MakeGenerator) -> None:
-    generator = make_generator()
+    generator = make_generator(context=SMALL)
 
     with pytest.raises(ContextError, match="empty"):
         generator.submit([], GREEDY, Receiver())
-    with pytest.raises(ContextError, match=f"has {CONTEXT} tokens"):
-        generator.submit([1] * CONTEXT, GREEDY, Receiver())
+    with pytest.raises(ContextError, match=f"has {SMALL} tokens"):
+        generator.submit([1] * SMALL, GREEDY, Receiver())
     with pytest.raises(ContextError, match="lower max_tokens to 6 or less") as caught:
-        generator.submit([1] * (CONTEXT - 6), Sampling(max_tokens=7), Receiver())
+        generator.submit([1] * (SMALL - 6), Sampling(max_tokens=7), Receiver())
 
     assert caught.value.param == "max_tokens"
     assert generator.statistics().started == 0
@@ -197,11 +198,11 @@ def test_what_does_not_fit_is_refused_before_any_work(make_generator: MakeGenera
 
 def test_the_context_can_be_filled_to_its_end(make_generator: MakeGenerator) -> None:
     receiver = Receiver()
-    make_generator().submit([1] * (CONTEXT - 6), Sampling(temperature=0), receiver)
+    make_generator(context=SMALL).submit([1] * (SMALL - 6), Sampling(temperature=0), receiver)
 
     finish = receiver.finish()
 
-    assert (finish.reason, finish.prompt_tokens, finish.completion_tokens) == (FinishReason.LENGTH, CONTEXT - 6, 6)
+    assert (finish.reason, finish.prompt_tokens, finish.completion_tokens) == (FinishReason.LENGTH, SMALL - 6, 6)
 
 
 def test_the_models_own_end_is_counted_but_not_shown(make_generator: MakeGenerator) -> None:
@@ -280,10 +281,8 @@ class FragileDecoder(Decoder):
 
     broken = False
 
-    def step(self, tokens: np.ndarray, lengths: np.ndarray) -> Logits:  # type: ignore[type-arg]
-        if self.broken:
-            lengths = lengths + 10 * CONTEXT  # more positions than the rotation knows: onnxruntime refuses
-        return super().step(tokens, lengths)
+    def step(self, tokens: Sequence[int], lengths: Sequence[int]) -> Logits:
+        return super().step([10**6] * len(tokens) if self.broken else tokens, lengths)  # no such token: a failure
 
 
 def test_a_crash_of_the_model_fails_what_runs_and_nothing_else(model: Path, tokenizer: Tokenizer) -> None:
@@ -340,7 +339,7 @@ def test_a_long_prompt_does_not_hold_a_stream_up(make_generator: MakeGenerator) 
     generator.submit([66] * 200, Sampling(temperature=0, max_tokens=1), long)
     long.finish()
 
-    assert stream.unread >= 40  # 200 prompt tokens in fours: about 50 steps of the stream between them
+    assert stream.unread >= 40  # 200 prompt tokens in fours: 50 steps of the stream between them
 
 
 def test_a_missing_provider_is_named(model: Path) -> None:

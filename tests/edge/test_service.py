@@ -22,7 +22,8 @@ import pytest
 
 from edge import wire
 from edge.app import create_app
-from edge.config import Chat, Config, ConfigError, Embedding, Limits, Runtime, load_config
+from edge.config import Chat, Config, Embedding, Limits, Runtime, load_config
+from edge.engine.settings import ConfigError
 from edge.serving import Drain
 from tests.edge.embedding import WIDTH, write_embedding_artifact
 from tests.servers import serving
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.anyio
 
 URL = "/v1/chat/completions"
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}], "temperature": 0, "max_tokens": 12}
-LONG_SCHEMA = {"type": "string", "pattern": "^a{200,220}$"}
+LONG_SCHEMA = {"type": "string", "pattern": "^a{8000}$"}
 LONG_FORMAT = {"type": "json_schema", "json_schema": {"name": "long", "schema": LONG_SCHEMA}}
 LONG = {"messages": HELLO["messages"], "temperature": 0, "response_format": LONG_FORMAT}
 
@@ -197,8 +198,8 @@ async def test_the_openai_sdk_reads_it(client: httpx.AsyncClient) -> None:
         ({"messages": []}, 400, "messages", "invalid_value"),
         ({"messages": 3}, 400, "messages", "invalid_value"),
         ({"max_tokens": -1}, 400, "max_tokens", "invalid_value"),
-        ({"max_tokens": 1000}, 400, "max_tokens", "context_length_exceeded"),
-        ({"messages": [{"role": "user", "content": "x" * 300}]}, 400, "prompt", "context_length_exceeded"),
+        ({"max_tokens": 10_000}, 400, "max_tokens", "context_length_exceeded"),
+        ({"messages": [{"role": "user", "content": "x" * 15_000}]}, 400, "prompt", "context_length_exceeded"),
         ({"temperature": 3}, 400, "temperature", "invalid_value"),
         ({"tools": [{}]}, 400, "tools", "unsupported_parameter"),
         ({"frequency_penalty": 1}, 400, "frequency_penalty", "unsupported_parameter"),
@@ -262,14 +263,14 @@ async def test_wrong_headers(client: httpx.AsyncClient, header: dict[str, str]) 
 
 
 async def test_a_passed_deadline_is_a_504(client: httpx.AsyncClient) -> None:
-    response = await client.post(URL, json=LONG, headers={"x-deadline-ms": "15"})
+    response = await client.post(URL, json=LONG, headers={"x-deadline-ms": "50"})
 
     assert response.status_code == 504
     assert response.json()["error"]["code"] == "deadline_exceeded"
 
 
 async def test_a_failure_after_the_first_byte_is_an_error_event(client: httpx.AsyncClient) -> None:
-    response = await client.post(URL, json={**LONG, "stream": True}, headers={"x-deadline-ms": "60"})
+    response = await client.post(URL, json={**LONG, "stream": True}, headers={"x-deadline-ms": "400"})
 
     *_, (name, last) = events(response.text)
     assert response.status_code == 200
@@ -284,7 +285,7 @@ async def test_a_hang_up_frees_the_slot_of_a_stream(own_client: httpx.AsyncClien
 
     await wait_metric(own_client, 'edge_generations_ended_total{how="cancelled"}', 1)
     assert await metric(own_client, 'edge_generations{state="active"}') == 0
-    assert await metric(own_client, 'edge_tokens_total{kind="completion"}') < 150
+    assert await metric(own_client, 'edge_tokens_total{kind="completion"}') < 4000
 
 
 async def test_a_hang_up_frees_the_slot_of_a_plain_request(own_client: httpx.AsyncClient) -> None:
@@ -303,11 +304,12 @@ async def test_a_hang_up_frees_the_slot_of_a_plain_request(own_client: httpx.Asy
 
 
 async def test_a_full_waiting_list_is_a_429(own_client: httpx.AsyncClient) -> None:
-    responses = await asyncio.gather(*(own_client.post(URL, json=LONG) for _ in range(12)))
+    many = (own_client.post(URL, json=LONG, headers={"x-deadline-ms": "800"}) for _ in range(12))
 
-    refused = [response for response in responses if response.status_code != 200]
-    assert 0 < len(refused) < 12
-    assert {response.status_code for response in refused} == {429}
+    responses = await asyncio.gather(*many)
+
+    refused = [response for response in responses if response.status_code == 429]
+    assert len(refused) == 12 - 5
     assert refused[0].headers["retry-after"] == "1"
     assert refused[0].json()["error"]["code"] == "overloaded"
 
@@ -370,7 +372,7 @@ async def test_a_stop_drains_then_cuts_and_exits_0(process: tuple[subprocess.Pop
 
     name, last = events(received)[-1]
     assert refused.json()["error"]["code"] == "draining"
-    assert last == "[DONE]" or (name == "error" and json.loads(last)["error"]["code"] == "draining")
+    assert (name, json.loads(last)["error"]["code"]) == ("error", "draining")
     assert status == 0
     assert time.monotonic() - stopped < 6
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from edge.engine.settings import ConfigError
 from router.config import Config, OpenAITarget, json_schema, load_config
-from router.errors import ConfigError
 
 GOOD = """
 targets:
