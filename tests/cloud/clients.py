@@ -177,7 +177,7 @@ class Metrics:
         (found,) = [line for line in lines if line.startswith(name + "{") and all(each in line for each in wanted)]
         return float(found.rsplit(" ", 1)[1])
 
-    async def wait_for(self, value: float, name: str, within_s: float = 2.0, **labels: str) -> None:
+    async def wait_for(self, value: float, name: str, within_s: float = 5.0, **labels: str) -> None:
         limit = time.monotonic() + within_s
         while (found := await self.read(name, **labels)) != value:
             assert time.monotonic() < limit, f"{name} {labels} is {found}, not {value}"

@@ -11,8 +11,8 @@ from cloud.wire import ErrorCode
 from tests.cloud.clients import AnswerError, ChatClient, Metrics, Response
 from tests.cloud.conftest import BACKLOG, SLOTS
 
-# Greedy gibberish does not end before its 8,192 tokens, which takes seconds.
-ENDLESS = {"temperature": 0, "max_tokens": 8000}
+# Greedy gibberish does not end before its 16,000 tokens, which takes long.
+ENDLESS = {"temperature": 0, "max_tokens": 16_000}
 
 
 @pytest.fixture(autouse=True)
