@@ -93,8 +93,8 @@ Custom request parameter of `chat`: the id of a request that shall end. The requ
 `text_input`, on the stream of the other) gets an empty last response, the other one the error `CANCELLED`.
 
 Cancelling the gRPC call works too, but can kill tritonserver 2.51: about once in some thousand times while tokens flow
-fast, and far more often just after an error or the last response (a race that
-github.com/triton-inference-server/server/pull/8078 fixed in March 2025). So read a stream to its end once an error came.
+fast, and far more often just after an error or the last response. (The race was fixed in March 2025 by
+github.com/triton-inference-server/server/pull/8078.) So read a stream to its end once an error came.
 """
 
 
