@@ -42,6 +42,8 @@ MOST_TOKENS: Final = 1_000_000
 
 TIMEOUT_TEXT: Final = "Request timeout expired"
 """What Triton says when a request's `timeout` passes in the queue of `embed`; its gRPC status is UNAVAILABLE."""
+QUEUE_FULL_TEXT: Final = "Exceeds maximum queue size"
+"""What Triton says when the queue of `embed` is full; its gRPC status is UNAVAILABLE too."""
 
 
 class ChatInput(StrEnum):

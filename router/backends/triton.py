@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from cloud.wire import (
     CHAT_PRIORITY,
+    QUEUE_FULL_TEXT,
     TIMEOUT_TEXT,
     ChatOutput,
     EmbedInput,
@@ -229,11 +230,11 @@ def _translate(name: str, code: ErrorCode | None, message: str, *, from_peer: bo
     """`from_peer` tells a server that says "unavailable" from one that cannot be reached."""
     if code is ErrorCode.DEADLINE_EXCEEDED or TIMEOUT_TEXT in message:
         return DeadlineError(f"{name} did not answer within the request's deadline.")
+    if code is ErrorCode.RESOURCE_EXHAUSTED or QUEUE_FULL_TEXT in message:
+        return OverloadedError(f"{name} has no room: {message}")
     match code:
         case ErrorCode.INVALID_ARGUMENT:
             return RefusedError(f"{name} refused the request: {message}")
-        case ErrorCode.RESOURCE_EXHAUSTED:
-            return OverloadedError(f"{name} has no room: {message}")
         case ErrorCode.UNAVAILABLE if not from_peer:
             return UnavailableError(f"{name} cannot be reached.")
         case _:
