@@ -95,14 +95,16 @@ class Decoder:
         self._mask = np.zeros((slots, self.context), np.int64)
         self._masked = [0] * slots
         self._logits = np.empty((slots, 1, self.vocabulary), self._logits_dtype)
-        self._bindings: dict[int, Any] = {}
+        self._step_bindings: dict[int, Any] = {}
+        self._slot_bindings: dict[int, Any] = {}
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
         """Add prompt `tokens` to `slot`, which holds `start` positions; returns logits [vocabulary] after the last."""
         ids = np.array([tokens], np.int64)
         mask = np.ones((1, start + len(tokens)), np.int64)
         logits = np.empty((1, 1 if self._one_row else len(tokens), self.vocabulary), self._logits_dtype)
-        binding = self._bind_cache(slot, 1)
+        if (binding := self._slot_bindings.get(slot)) is None:
+            binding = self._slot_bindings[slot] = self._bind_cache(slot, 1)
         self._bind_step(binding, ids, mask, logits)
         self._session.run_with_iobinding(binding)
         last: Logits = logits[0, -1].astype(np.float32, copy=False)
@@ -116,8 +118,8 @@ class Decoder:
         rows = len(tokens)
         self._ids[:rows, 0] = tokens
         self._extend_mask(lengths)
-        if (binding := self._bindings.get(rows)) is None:
-            binding = self._bindings[rows] = self._bind_cache(0, rows)
+        if (binding := self._step_bindings.get(rows)) is None:
+            binding = self._step_bindings[rows] = self._bind_cache(0, rows)
             self._bind_step(binding, self._ids[:rows], self._mask[:rows], self._logits[:rows])
         self._session.run_with_iobinding(binding)
         last: Logits = self._logits[:rows, 0].astype(np.float32, copy=False)

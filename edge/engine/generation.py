@@ -1,8 +1,9 @@
 """
 Continuous batching: sequences join and leave while others decode.
 
-A thread of its own runs the model. Between two decode steps it takes at most `prefill_tokens` prompt tokens, so a long
-prompt cannot hold running streams up; whoever is cancelled leaves before the next step.
+A thread of its own runs the model. Prompts are read in pieces of `prefill_tokens`; once so many tokens were read, those
+that decode have their next step. So between two steps fewer than twice as many are read, a long prompt cannot hold
+running streams up, and a short one is never cut in two. Whoever is cancelled leaves before the next step.
 """
 
 import heapq
@@ -122,7 +123,7 @@ class Generator:
     """Owns a decoder and the thread that runs it: `with Generator(...) as generator`."""
 
     def __init__(self, decoder: Decoder, tokenizer: Tokenizer, *, waiting: int = 64, prefill_tokens: int = 64) -> None:
-        """`waiting` bounds those that have no slot yet, `prefill_tokens` the prompt tokens between two decode steps."""
+        """`waiting` bounds those that have no slot yet; `prefill_tokens`: see the module."""
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._grammars = Grammars(tokenizer, decoder.vocabulary, decoder.end_tokens)
@@ -268,6 +269,8 @@ class Generator:
             self._fail(generation, StoppedError("the generator stopped before the work began"))
 
     def _wait_work(self) -> bool:
+        if self._running and not self._stopping:
+            return True
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._waiting or self._running)
             return not self._stopping
@@ -278,7 +281,7 @@ class Generator:
         self._drop_late()
         budget = self._prefill_tokens
         while budget > 0 and (filling := self._filling or self._admit()):
-            budget -= self._fill(filling, budget)
+            budget -= self._fill(filling)
         decoding = self._running[:-1] if self._filling else self._running
         if decoding:
             self._step(list(decoding))
@@ -293,15 +296,20 @@ class Generator:
         late = [one for one in self._running if one.deadline <= now]
         for generation in late:
             self._remove(generation)
-        with self._changed:
-            kept = [entry for entry in self._waiting if entry[2].deadline > now]
-            if len(kept) < len(self._waiting):
-                late += [entry[2] for entry in self._waiting if entry[2].deadline <= now]
-                heapq.heapify(kept)
-                self._waiting = kept
+        if self._waiting:
+            late += self._drop_late_waiting(now)
         self._counts.expired += len(late)
         for generation in late:
             self._deliver(generation, Failure(ExpiredError("the deadline passed before the answer was complete")))
+
+    def _drop_late_waiting(self, now: float) -> list[Generation]:
+        with self._changed:
+            kept = [entry for entry in self._waiting if entry[2].deadline > now]
+            late = [entry[2] for entry in self._waiting if entry[2].deadline <= now]
+            if late:
+                heapq.heapify(kept)
+                self._waiting = kept
+            return late
 
     def _admit(self) -> Generation | None:
         with self._changed:
@@ -313,9 +321,9 @@ class Generator:
             self._counts.started += 1
             return generation
 
-    def _fill(self, generation: Generation, budget: int) -> int:
-        """Prefill up to `budget` tokens of a prompt; after the last the answer has its first token."""
-        piece = generation.prompt[generation.length : generation.length + budget]
+    def _fill(self, generation: Generation) -> int:
+        """Prefill a piece of a prompt; after the last one the answer has its first token."""
+        piece = generation.prompt[generation.length : generation.length + self._prefill_tokens]
         logits = self._decoder.prefill(len(self._running) - 1, piece, generation.length)
         generation.length += len(piece)
         self._counts.prompt_tokens += len(piece)

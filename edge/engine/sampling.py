@@ -50,10 +50,13 @@ class Picker:
 
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
-        self._random = np.random.default_rng(None if sampling.seed is None else sampling.seed % 2**64)
+        self._random: np.random.Generator | None = None  # seeding takes longer than a greedy choice
 
     def draw(self) -> float:
         """The next random number in [0, 1)."""
+        if self._random is None:
+            seed = self.sampling.seed
+            self._random = np.random.default_rng(None if seed is None else seed % 2**64)
         return float(self._random.random())
 
 
