@@ -33,6 +33,8 @@ from edge.engine.sampling import Choice, Logits, Picker, Sampling, pick
 from edge.engine.tokens import Tokenizer
 
 _logger = logging.getLogger(__name__)
+# While nobody decodes, nobody is held up: a burst of prompts is read together before its first step.
+_OPENING = 4
 
 
 class Delta(Struct, frozen=True):
@@ -279,8 +281,8 @@ class Generator:
         """Let the cancelled and the late leave, take prompts within the budget, decode one step."""
         self._drop_cancelled()
         self._drop_late()
-        budget = self._prefill_tokens
-        while budget > 0 and (filling := self._filling or self._admit()):
+        budget = self._prefill_tokens * (1 if self._running else _OPENING)
+        while budget > 0 and (filling := self._filling or self._admit()) and not filling.cancelled:
             budget -= self._fill(filling)
         decoding = self._running[:-1] if self._filling else self._running
         if decoding:
