@@ -6,7 +6,6 @@ that decode have their next step. So between two steps fewer than twice as many 
 running streams up, and a short one is never cut in two. Whoever is cancelled leaves before the next step.
 """
 
-import heapq
 import logging
 import math
 import threading
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from edge.engine.answer import Answer, FinishReason, TokenLogprobs
 from edge.engine.decoder import Decoder
@@ -28,52 +28,17 @@ from edge.engine.errors import (
     OverloadedError,
     StoppedError,
 )
+from edge.engine.events import Deliver, Delta, Event, Failure, Finish, Statistics
 from edge.engine.grammar import Grammar, Grammars
 from edge.engine.sampling import Choice, Logits, Picker, Sampling, pick
 from edge.engine.tokens import Tokenizer
+from edge.engine.waiting import WaitingList
+
+__all__ = ["Delta", "Event", "Failure", "Finish", "Generation", "Generator", "Statistics"]
 
 _logger = logging.getLogger(__name__)
 # While nobody decodes, nobody is held up: a burst of prompts is read together before its first step.
 _OPENING = 4
-
-
-class Delta(Struct, frozen=True):
-    """A piece of an answer. `tokens` only if logprobs were asked for; either may be empty, not both."""
-
-    text: str
-    tokens: tuple[TokenLogprobs, ...] = ()
-
-
-class Finish(Struct, frozen=True):
-    """The answer is complete."""
-
-    reason: FinishReason
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class Failure(Struct, frozen=True):
-    """There will be no more of this answer."""
-
-    error: EngineError
-
-
-Event = Delta | Finish | Failure
-Deliver = Callable[[Event], None]
-
-
-class Statistics(Struct, frozen=True):
-    """Sequences now (`active`, `waiting`), and since the start."""
-
-    active: int
-    waiting: int
-    started: int
-    finished: int
-    cancelled: int
-    expired: int
-    failed: int
-    prompt_tokens: int
-    completion_tokens: int
 
 
 class _Counts(Struct):
@@ -132,8 +97,7 @@ class Generator:
         self._most_waiting = waiting
         self._prefill_tokens = prefill_tokens
         self._changed = threading.Condition()
-        self._waiting: list[tuple[int, int, Generation]] = []
-        self._arrivals = 0
+        self._waiting = WaitingList[Generation]()
         self._running: list[Generation] = []  # by slot: those that decode, then at most one that is being prefilled
         self._filling: Generation | None = None
         self._counts = _Counts()
@@ -197,8 +161,7 @@ class Generator:
             free = self._decoder.slots - len(self._running)
             if len(self._waiting) >= self._most_waiting + free:
                 raise OverloadedError(f"{len(self._waiting)} generations wait already; try later or raise `waiting`")
-            self._arrivals += 1
-            heapq.heappush(self._waiting, (priority, self._arrivals, generation))
+            self._waiting.push(generation, priority)
             self._changed.notify()
 
     def submit(
@@ -218,18 +181,7 @@ class Generator:
     def statistics(self) -> Statistics:
         """A snapshot."""
         with self._changed:
-            counts = self._counts
-            return Statistics(
-                len(self._running),
-                len(self._waiting),
-                counts.started,
-                counts.finished,
-                counts.cancelled,
-                counts.expired,
-                counts.failed,
-                counts.prompt_tokens,
-                counts.completion_tokens,
-            )
+            return Statistics(len(self._running), len(self._waiting), **asdict(self._counts))
 
     def _limit(self, prompt: Sequence[int], sampling: Sampling) -> int:
         context = self._decoder.context
@@ -251,11 +203,7 @@ class Generator:
             if generation.cancelled:
                 return
             generation.cancelled = True
-            kept = [entry for entry in self._waiting if entry[2] is not generation]
-            if len(kept) < len(self._waiting):
-                self._waiting = kept
-                heapq.heapify(self._waiting)
-                self._counts.cancelled += 1
+            self._counts.cancelled += len(self._waiting.take(lambda one: one is generation))
 
     def _work(self) -> None:
         while self._wait_work():
@@ -266,15 +214,15 @@ class Generator:
                 self._fail_running(CrashedError(f"the model failed: {' '.join(str(exc).split())}"))
         self._fail_running(StoppedError("the generator stopped before the answer was complete"))
         with self._changed:
-            left, self._waiting = self._waiting, []
-        for _, _, generation in left:
+            left = self._waiting.take(lambda _: True)
+        for generation in left:
             self._fail(generation, StoppedError("the generator stopped before the work began"))
 
     def _wait_work(self) -> bool:
         if self._running and not self._stopping:
             return True
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._waiting or self._running)
+            self._changed.wait_for(lambda: self._stopping or len(self._waiting) or self._running)
             return not self._stopping
 
     def _turn(self) -> None:
@@ -299,25 +247,17 @@ class Generator:
         for generation in late:
             self._remove(generation)
         if self._waiting:
-            late += self._drop_late_waiting(now)
+            with self._changed:
+                late += self._waiting.take(lambda one: one.deadline <= now)
         self._counts.expired += len(late)
         for generation in late:
             self._deliver(generation, Failure(ExpiredError("the deadline passed before the answer was complete")))
-
-    def _drop_late_waiting(self, now: float) -> list[Generation]:
-        with self._changed:
-            kept = [entry for entry in self._waiting if entry[2].deadline > now]
-            late = [entry[2] for entry in self._waiting if entry[2].deadline <= now]
-            if late:
-                heapq.heapify(kept)
-                self._waiting = kept
-            return late
 
     def _admit(self) -> Generation | None:
         with self._changed:
             if not self._waiting or len(self._running) >= self._decoder.slots:
                 return None
-            generation = heapq.heappop(self._waiting)[2]
+            generation = self._waiting.pop()
             self._running.append(generation)
             self._filling = generation
             self._counts.started += 1
