@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cloud.chat_metrics import ChatMetrics
 from cloud.chat_reply import Reply
-from cloud.chat_request import ChatRequest, read_request
+from cloud.chat_request import ChatRequest, cancelled_id, read_request
 from cloud.config import ChatConfig, read_settings
 from cloud.execution import session_config
 from cloud.responder import Exchange, LeftError, Responder
@@ -25,7 +25,7 @@ from cloud.wire import MOST_TOKENS, ChatOutput, ErrorCode, SamplingParameters, e
 from edge.engine.artifact import Artifact, ArtifactKind
 from edge.engine.decoder import Decoder
 from edge.engine.errors import EngineError, ExpiredError, OverloadedError, RequestError, StoppedError
-from edge.engine.generation import Failure, Generation, Generator
+from edge.engine.generation import Failure, Generator
 from edge.engine.sampling import Sampling
 from edge.engine.tokens import Tokenizer
 
@@ -51,7 +51,11 @@ class ChatModel:
         for request in requests:
             sender = TritonSender(request.get_response_sender())
             try:
-                self._begin(_read(request), sender)
+                if (unwanted := cancelled_id(request.parameters())) is None:
+                    self._begin(request.request_id(), _read(request), sender)
+                else:
+                    self._responder.cancel(unwanted)
+                    sender.end()
             except EngineError as exc:
                 sender.fail(exc)
 
@@ -59,21 +63,20 @@ class ChatModel:
         """Stop; whatever still runs is told so."""
         self._running.close()
 
-    def _begin(self, request: ChatRequest, sender: "TritonSender") -> None:
+    def _begin(self, request_id: str, request: ChatRequest, sender: "TritonSender") -> None:
         prompt = _prompt_tokens(self._tokenizer, request.prompt)
         deadline = None if request.timeout_s is None else time.monotonic() + request.timeout_s
-        exchange = Exchange(sender, Reply(request, len(prompt)), request.stream, deadline)
-        generations: list[Generation] = []
-        try:
-            for index, sampling in enumerate(_samplings(request)):
-                deliver = partial(self._responder.post, exchange, index)
-                generations.append(
-                    self._generator.submit(prompt, sampling, deliver, priority=request.priority, deadline=deadline)
-                )
-        except EngineError as exc:
-            # Earlier choices may have answered already, so this too goes through the responder.
-            self._responder.post(exchange, len(generations), Failure(exc))
-        self._responder.watch(exchange, generations)
+        generations = [self._generator.prepare(prompt, sampling) for sampling in _samplings(request)]
+        exchange = Exchange(request_id, sender, Reply(request, len(prompt)), generations, request.stream)
+        self._responder.watch(exchange)
+        for index, generation in enumerate(generations):
+            deliver = partial(self._responder.post, exchange, index)
+            try:
+                self._generator.begin(generation, deliver, priority=request.priority, deadline=deadline)
+            except EngineError as exc:
+                # From `watch` on, only the responder speaks to the client.
+                deliver(Failure(exc))
+                return
 
 
 class TritonSender:
@@ -91,6 +94,10 @@ class TritonSender:
         failure = pb_utils.TritonError(encode_error(code, str(error)), _triton_code(code))
         response = pb_utils.InferenceResponse(error=failure)
         self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def end(self) -> None:
+        """Send nothing but the end."""
+        self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def cancelled(self) -> bool:
         return bool(self._sender.is_cancelled())

@@ -9,7 +9,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud.wire import CHAT_PRIORITY, DEFAULT_PRIORITY, PRIORITY_LEVELS, ChatInput, ChatOutput, SamplingParameters
+from cloud.wire import (
+    CHAT_CANCEL,
+    CHAT_PRIORITY,
+    DEFAULT_PRIORITY,
+    PRIORITY_LEVELS,
+    ChatInput,
+    ChatOutput,
+    SamplingParameters,
+)
 from edge.engine.errors import RequestError
 
 
@@ -52,6 +60,12 @@ _WITHOUT_EFFECT: Final[dict[str, tuple[Any, ...]]] = {
     "include_stop_str_in_output": (False,),
 }
 """Other members of vLLM's `SamplingParams`, with the values that change nothing and are therefore accepted."""
+
+
+def cancelled_id(parameters: str) -> str | None:
+    """Return the id of the request that this one ends, if it has no other purpose."""
+    found = _object(parameters, "parameters").get(CHAT_CANCEL)
+    return None if found is None else str(found)
 
 
 def read_request(tensors: Mapping[str, NDArray[Any]], parameters: str, timeout_us: int) -> ChatRequest:

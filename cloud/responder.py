@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cloud.chat_reply import Reply
 from cloud.wire import ChatOutput, FinishReason
-from edge.engine.errors import EngineError, ExpiredError
+from edge.engine.errors import EngineError
 from edge.engine.generation import Delta, Event, Failure, Finish, Generation
 
 _logger = logging.getLogger(__name__)
@@ -43,12 +43,12 @@ class Sender(Protocol):
 class Exchange:
     """One request, from its arrival to its last response. Only the responder's thread changes it."""
 
+    request_id: str
     sender: Sender
     reply: Reply
+    generations: Sequence[Generation]
+    """One for each choice."""
     stream: bool
-    deadline: float | None
-    """On `time.monotonic()`'s clock."""
-    generations: Sequence[Generation] = field(default=())
     error: EngineError | None = None
     closed: bool = False
 
@@ -56,7 +56,7 @@ class Exchange:
         """Collect what happened to choice `index`."""
         match event:
             case Delta():
-                self.reply.add(index, event.text, event.tokens, self._count(index))
+                self.reply.add(index, event.text, event.tokens, self.generations[index].answer.tokens)
             case Finish():
                 self.reply.finish(index, FinishReason(event.reason.value), event.completion_tokens)
             case Failure():
@@ -75,13 +75,12 @@ class Exchange:
         self.check()
 
     def check(self) -> None:
-        """End the work of a client that has left or may wait no longer."""
-        if self.closed:
-            return
-        if self.sender.cancelled():
-            self._fail(LeftError("the request was cancelled"))
-        elif self.deadline is not None and time.monotonic() > self.deadline:
-            self._fail(ExpiredError("the timeout passed before the answer was complete"))
+        """End the work of a client that has left."""
+        if not self.closed and self.sender.cancelled():
+            self.leave()
+
+    def leave(self) -> None:
+        self._fail(LeftError("the request was cancelled"))
 
     def cancel(self) -> None:
         self.closed = True
@@ -92,10 +91,6 @@ class Exchange:
         self.cancel()
         self.sender.fail(error)
 
-    def _count(self, index: int) -> int:
-        # An event may be quicker than `submit` is to return; its tokens then count with the next one.
-        return self.generations[index].answer.tokens if self.generations else 0
-
 
 class Responder:
     """Owns the thread: `with Responder(...) as responder`. The other methods may be called from any thread."""
@@ -103,7 +98,7 @@ class Responder:
     def __init__(self, on_poll: Callable[[], bool]) -> None:
         """`on_poll` runs on the thread about every 20 ms, until it says False and no request is open."""
         self._on_poll = on_poll
-        self._posted: queue.SimpleQueue[tuple[Exchange, Callable[[], None]] | None] = queue.SimpleQueue()
+        self._posted: queue.SimpleQueue[tuple[Exchange | None, Callable[[], None]] | None] = queue.SimpleQueue()
         self._open: set[Exchange] = set()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="responder", daemon=True)
@@ -123,16 +118,17 @@ class Responder:
         """Pass on what happened to a request's choice `index`."""
         self._posted.put((exchange, partial(exchange.take, index, event)))
 
-    def watch(self, exchange: Exchange, generations: Sequence[Generation]) -> None:
-        """From now on, `generations` end when the client leaves. Events may have been posted before."""
-        self._posted.put((exchange, partial(self._watch, exchange, generations)))
+    def watch(self, exchange: Exchange) -> None:
+        """From now on, the request's work ends when its client leaves."""
+        self._posted.put((exchange, partial(self._open.add, exchange)))
 
-    def _watch(self, exchange: Exchange, generations: Sequence[Generation]) -> None:
-        exchange.generations = generations
-        if exchange.closed:
-            exchange.cancel()
-        else:
-            self._open.add(exchange)
+    def cancel(self, request_id: str) -> None:
+        """End every open request of this id."""
+        self._posted.put((None, partial(self._cancel, request_id)))
+
+    def _cancel(self, request_id: str) -> None:
+        for exchange in [each for each in self._open if each.request_id == request_id]:
+            self._act(exchange, exchange.leave)
 
     def _work(self) -> None:
         busy, due = True, time.monotonic()
@@ -161,12 +157,14 @@ class Responder:
             posted.append(self._posted.get_nowait())
         changed: dict[Exchange, None] = {}
         for each in posted:
-            if each is None:
-                self._stopping = True
-            else:
-                exchange, action = each
-                self._act(exchange, action)
-                changed[exchange] = None
+            match each:
+                case None:
+                    self._stopping = True
+                case None, action:
+                    action()
+                case exchange, action:
+                    self._act(exchange, action)
+                    changed[exchange] = None
         return changed
 
     def _act(self, exchange: Exchange, action: Callable[[], None]) -> None:

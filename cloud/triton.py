@@ -144,7 +144,8 @@ class TritonServer:
         for line in self._running().stdout or ():
             if self._cause is None and (found := _CAUSE.match(line)):
                 self._cause = found["text"]
-            self._log.write(line)
+            # Who is killed may leave a line unfinished.
+            self._log.write(line if line.endswith("\n") else line + "\n")
             self._log.flush()
 
     def wait_ready(self) -> None:

@@ -42,6 +42,8 @@ MOST_TOKENS: Final = 1_000_000
 
 TIMEOUT_TEXT: Final = "Request timeout expired"
 """What Triton says when a request's `timeout` passes in the queue of `embed`; its gRPC status is UNAVAILABLE."""
+QUEUE_FULL_TEXT: Final = "Exceeds maximum queue size"
+"""What Triton says when the queue of `embed` is full; its gRPC status is UNAVAILABLE too."""
 
 
 class ChatInput(StrEnum):
@@ -86,6 +88,16 @@ DEFAULT_PRIORITY: Final = 2
 
 CHAT_PRIORITY: Final = "chat_priority"
 """Custom request parameter of `chat`, with the values of `priority`, which Triton hides from Python models."""
+
+CHAT_CANCEL: Final = "chat_cancel"
+"""
+Custom request parameter of `chat`: the id of a request that shall end. The request that carries it (with an empty
+`text_input`, on the stream of the other) gets an empty last response, the other one the error `CANCELLED`.
+
+Cancelling the gRPC call works too, but can kill tritonserver 2.51: about once in some thousand times while tokens flow
+fast, and far more often just after an error or the last response. (The race was fixed in March 2025 by
+github.com/triton-inference-server/server/pull/8078.) So read a stream to its end once an error came.
+"""
 
 
 class FinishReason(StrEnum):

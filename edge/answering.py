@@ -9,6 +9,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from edge.bodies import Inputs
 from edge.config import Chat, Embedding
 from edge.engine.artifact import Artifact, ArtifactKind
 from edge.engine.batching import MicroBatcher
@@ -18,7 +19,7 @@ from edge.engine.generation import Delta, Event, Failure, Finish, Generation, Ge
 from edge.engine.sampling import Sampling
 from edge.engine.template import ChatTemplate
 from edge.engine.tokens import Tokenizer
-from edge.requests import ChatRequest, CompletionRequest, Prompts
+from edge.requests import ChatRequest, CompletionRequest
 
 Piece = tuple[int, Delta | Finish]
 
@@ -100,7 +101,7 @@ class ChatModel:
             self.generator.prepare(prompt, _reseed(sampling, k)) for prompt in prompts for k in range(request.n or 1)
         ]
 
-    def _encode(self, prompts: Prompts) -> list[list[int]]:
+    def _encode(self, prompts: Inputs) -> list[list[int]]:
         return [self._tokenizer.encode(one) if isinstance(one, str) else list(one) for one in prompts]
 
 
@@ -130,7 +131,7 @@ class EmbeddingModel:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self._batcher.__exit__, None, None, None)
 
-    async def embed(self, inputs: Prompts) -> tuple[list[NDArray[np.float32]], int]:
+    async def embed(self, inputs: Inputs) -> tuple[list[NDArray[np.float32]], int]:
         """One L2-normed vector an input, and how many tokens were read.
 
         Raises:
@@ -142,7 +143,7 @@ class EmbeddingModel:
         vectors = dict(zip(order, await asyncio.gather(*futures), strict=True))
         return [vectors[i] for i in range(len(rows))], sum(map(len, rows))
 
-    def _read(self, inputs: Prompts) -> list[list[int]]:
+    def _read(self, inputs: Inputs) -> list[list[int]]:
         texts = [one for one in inputs if isinstance(one, str)]
         return self._encoder.tokenize(texts) or [self._encoder.check(one) for one in inputs if not isinstance(one, str)]
 

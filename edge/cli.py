@@ -10,7 +10,8 @@ from typing import TextIO, TypeVar
 
 import click
 
-from edge.config import ConfigError, load_config
+from edge.config import load_config
+from edge.engine.settings import ConfigError
 
 F = TypeVar("F", bound=Callable[..., object])
 

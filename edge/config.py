@@ -1,21 +1,15 @@
 """The edge's configuration: one strict YAML file, read once into a frozen value."""
 
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
-import yaml
 from msgspec import Meta, Struct
 
 from edge.engine.session import CPU, Provider, SessionConfig
+from edge.engine.settings import read_settings
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
-
-
-class ConfigError(Exception):
-    """A file that a person wrote is wrong; the message is one line with file, key, value and fix."""
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -93,17 +87,4 @@ def load_config(path: Path) -> Config:
     Raises:
         ConfigError: one line naming file, key, value and fix.
     """
-
-    def resolve(kind: type, value: object) -> Any:
-        if kind is Path and isinstance(value, str):
-            return Path(os.path.normpath(path.parent / Path(value).expanduser()))
-        raise TypeError(f"Expected `{kind.__name__}`, got {value!r}")
-
-    try:
-        return msgspec.convert(yaml.safe_load(path.read_bytes()), type=Config, dec_hook=resolve)
-    except OSError as exc:
-        raise ConfigError(f"{path}: cannot be read ({exc.strerror}); give the path of a YAML file") from exc
-    except yaml.YAMLError as exc:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(exc).split())}") from exc
-    except msgspec.ValidationError as exc:
-        raise ConfigError(f"{path}: {exc}; edge/README.md lists what is allowed") from exc
+    return read_settings(path, Config, fix="edge/README.md lists what is allowed")

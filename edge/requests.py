@@ -9,105 +9,33 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from edge import bodies
+from edge.bodies import MOST_ANSWERS, TEMPLATE_ROLES, Inputs, MaxTokens, Text, TokenId, TokenIds, TopLogprobs
 from edge.engine.grammar import ANY_OBJECT
 from edge.engine.sampling import Sampling
 from edge.failures import ApiError, refuse
 
-Text = Annotated[str, Meta(max_length=1_048_576)]
-StopText = Annotated[str, Meta(min_length=1, max_length=256)]
-TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Tokens = Annotated[list[TokenId], Meta(min_length=1)]
-MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)] | None
-TopLogprobs = Annotated[int, Meta(ge=0, le=20)] | None
-Prompts = tuple[str, ...] | tuple[tuple[int, ...], ...]
 
-MOST_ANSWERS = 16
-
-
-class TextPart(Struct, frozen=True, tag_field="type", tag="text"):
-    """A piece of text."""
-
-    text: Text
-
-
-class RefusalPart(Struct, frozen=True, tag_field="type", tag="refusal"):
-    """An assistant's refusal, given back as history."""
-
-    refusal: Text
-
-
-class ImagePart(Struct, frozen=True, tag_field="type", tag="image_url"):
-    """An image, which no model here reads."""
-
-
-class AudioPart(Struct, frozen=True, tag_field="type", tag="input_audio"):
-    """Sound, which no model here hears."""
-
-
-class FilePart(Struct, frozen=True, tag_field="type", tag="file"):
-    """A file, which no model here opens."""
-
-
-class Message(Struct, frozen=True):
+class Message(bodies.ChatMessage, frozen=True):
     """One turn of the conversation."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Text | list[TextPart | RefusalPart | ImagePart | AudioPart | FilePart] | None = None
-    name: str | None = None
-
     def turn(self) -> dict[str, str]:
-        """As chat templates want it."""
-        role = {"developer": "system", "function": "tool"}.get(self.role, self.role)
-        content = self.content if isinstance(self.content, str) else "".join(map(_text, self.content or []))
-        return {"role": role, "content": content} | ({"name": self.name} if self.name else {})
+        """As chat templates want it.
+
+        Raises:
+            ApiError: a part is no text.
+        """
+        for part in self.parts():
+            if not isinstance(part, bodies.TextPart | bodies.RefusalPart):
+                raise _unreadable(part)
+        turn = {"role": TEMPLATE_ROLES.get(self.role, self.role), "content": self.text()}
+        return turn | ({"name": self.name} if self.name else {})
 
 
-class StreamOptions(Struct, frozen=True):
-    """How to stream."""
-
-    include_usage: bool = False
-
-
-class PlainFormat(Struct, frozen=True, tag_field="type", tag="text"):
-    """Free text."""
-
-
-class JsonObjectFormat(Struct, frozen=True, tag_field="type", tag="json_object"):
-    """Any JSON object."""
-
-
-class NamedSchema(Struct, frozen=True):
-    """A JSON Schema."""
-
-    schema: msgspec.Raw
-
-
-class JsonSchemaFormat(Struct, frozen=True, tag_field="type", tag="json_schema"):
-    """JSON that satisfies a schema."""
-
-    json_schema: NamedSchema
-
-
-class GenerationRequest(Struct, frozen=True, kw_only=True):
+class GenerationRequest(bodies.GenerationBody, frozen=True, kw_only=True):
     """What chat and text completions share."""
 
     model: str | None = None
-    max_tokens: MaxTokens = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    stop: StopText | Annotated[list[StopText], Meta(max_length=4)] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    n: Annotated[int, Meta(ge=1, le=MOST_ANSWERS)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with token counts."""
-        return self.stream_options is not None and self.stream_options.include_usage
 
     def check(self) -> None:
         """
@@ -134,7 +62,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
             max_tokens=self.max_tokens,
             temperature=temperature if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
-            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            stop=self.stops(),
             seed=self.seed,
         )
 
@@ -146,7 +74,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     max_completion_tokens: MaxTokens = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs = None
-    response_format: PlainFormat | JsonObjectFormat | JsonSchemaFormat | None = None
+    response_format: bodies.AnswerFormat | None = None
     tools: list[msgspec.Raw] | None = None
     functions: list[msgspec.Raw] | None = None
 
@@ -176,7 +104,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
 class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     """`POST /v1/completions`; the prompt is text or token ids of this model, one or several."""
 
-    prompt: Text | Annotated[list[Text | TokenId | Tokens], Meta(min_length=1)]
+    prompt: Text | Annotated[list[Text | TokenId | TokenIds], Meta(min_length=1)]
     logprobs: TopLogprobs = None
     echo: bool | None = None
     suffix: str | None = None
@@ -192,12 +120,12 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
         """How to choose tokens; `temperature` is for requests that give none."""
         return msgspec.structs.replace(super().sampling(temperature), logprobs=self.logprobs)
 
-    def prompts(self) -> Prompts:
+    def prompts(self) -> Inputs:
         """
         Raises:
             ApiError: a mixed list, or too many answers.
         """
-        found = read_inputs(self.prompt, "prompt")
+        found = read_texts(self.prompt, "prompt")
         if len(found) * (self.n or 1) > MOST_ANSWERS:
             raise refuse(f"'prompt' and 'n' ask for more than {MOST_ANSWERS} answers.", param="prompt")
         return found
@@ -206,30 +134,22 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
 class EmbeddingRequest(Struct, frozen=True, kw_only=True):
     """`POST /v1/embeddings`."""
 
-    input: Text | Annotated[list[Text | TokenId | Tokens], Meta(min_length=1, max_length=2048)]
+    input: Text | Annotated[list[Text | TokenId | TokenIds], Meta(min_length=1, max_length=2048)]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Meta(ge=1)] | None = None
 
 
-def read_inputs(given: Text | list[Text | TokenId | Tokens], param: str) -> Prompts:
+def read_texts(given: Text | list[Text | TokenId | TokenIds], param: str) -> Inputs:
     """Texts, or lists of token ids.
 
     Raises:
         ApiError: the list mixes them.
     """
-    if isinstance(given, str):
-        return (given,)
-    texts = tuple(one for one in given if isinstance(one, str))
-    tokens = tuple(one for one in given if isinstance(one, int))
-    lists = tuple(tuple(one) for one in given if isinstance(one, list))
-    if len(texts) == len(given):
-        return texts
-    if len(tokens) == len(given):
-        return (tokens,)
-    if len(lists) == len(given):
-        return lists
-    raise refuse(f"Invalid '{param}': a list holds either strings, or tokens, or lists of tokens.", param=param)
+    try:
+        return bodies.read_inputs(given)
+    except ValueError as exc:
+        raise refuse(f"Invalid '{param}': {exc}.", param=param) from exc
 
 
 def read_priority(given: str | None) -> int:
@@ -259,26 +179,16 @@ def read_deadline_ms(given: str | None) -> int | None:
     return int(given)
 
 
-def _text(part: TextPart | RefusalPart | ImagePart | AudioPart | FilePart) -> str:
-    match part:
-        case TextPart():
-            return part.text
-        case RefusalPart():
-            return part.refusal
-        case _:
-            raise _unreadable(part)
-
-
 def _unreadable(part: Struct) -> ApiError:
     kind = part.__struct_config__.tag
     return refuse(f"This model reads text only, no '{kind}'.", param="messages", code="unsupported_parameter")
 
 
-def _schema(asked: PlainFormat | JsonObjectFormat | JsonSchemaFormat | None) -> str | None:
+def _schema(asked: bodies.AnswerFormat | None) -> str | None:
     match asked:
-        case JsonSchemaFormat():
+        case bodies.JsonSchemaFormat():
             return bytes(asked.json_schema.schema).decode()
-        case JsonObjectFormat():
+        case bodies.JsonObjectFormat():
             return ANY_OBJECT
         case _:
             return None

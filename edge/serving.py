@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ class Drain:
     def __init__(self) -> None:
         self.begun = False
         self.expired = False
+        self.crashed = False
         self._running: set[asyncio.Task[Any]] = set()
 
     @contextlib.contextmanager
@@ -107,7 +109,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def serve(app: ASGIApp, drain: Drain, *, host: str, port: int, drain_s: float) -> int:
-    """Serve until SIGTERM or SIGINT; returns the process's exit status, 1 when the server could not start."""
+    """Serve until SIGTERM or SIGINT; returns the process's exit status, 1 if it could not start or a job crashed."""
     config = uvicorn.Config(
         app,
         host=host,
@@ -123,16 +125,20 @@ def serve(app: ASGIApp, drain: Drain, *, host: str, port: int, drain_s: float) -
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     server = DrainingServer(config, drain, drain_s)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        server.run()
-    except SystemExit as exc:  # uvicorn's way to say that it could not bind
-        return int(exc.code or 1) if isinstance(exc.code, int) else 1
-    return 0 if server.started else 1
+        listener = socket.create_server((host, port), family=family, backlog=config.backlog)
+    except OSError as exc:
+        _logger.error("Cannot listen on %s:%d (%s); stop its owner, or set listen.port.", host, port, exc.strerror)  # noqa: TRY400
+        return 1
+    with listener:
+        server.run([listener])
+    return 0 if server.started and not drain.crashed else 1
 
 
 @contextlib.asynccontextmanager
-async def running(*jobs: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Run `jobs` beside the body; cancel them when it ends; stop the server if one crashes."""
+async def running(drain: Drain, *jobs: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run `jobs` beside the body; cancel them when it ends; stop the server, as a failure, if one crashes."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(job) for job in jobs]
@@ -143,6 +149,7 @@ async def running(*jobs: Coroutine[None, None, None]) -> AsyncIterator[None]:
                     task.cancel()
     except* Exception:
         _logger.exception("A background job crashed; stopping.")
+        drain.crashed = True
         signal.raise_signal(signal.SIGTERM)
 
 

@@ -76,6 +76,8 @@ class Contest:
     arriving_tokens: int
     """An answer's length."""
     every_s: float
+    repeats: int
+    """Loads a round; those of a small model are over in milliseconds."""
     fills: bool
     """Whether the arrivals fill the machine, so that tokens/s with arrivals says something."""
     make: Callable[[Path], None]
@@ -284,8 +286,8 @@ def copy_demo(folder: Path) -> None:
 
 
 CONTESTS: Final = (
-    Contest("135M int4", Precision.INT4, SHAPE["vocab_size"], 48, 96, 0.15, True, write_random_checkpoint),
-    Contest("demo int8", Precision.INT8, 768, 24, 24, 0.002, False, copy_demo),
+    Contest("135M int4", Precision.INT4, SHAPE["vocab_size"], 48, 96, 0.15, 1, True, write_random_checkpoint),
+    Contest("demo int8", Precision.INT8, 768, 24, 24, 0.002, 8, False, copy_demo),
 )
 
 
@@ -320,7 +322,7 @@ def _compare(contest: Contest, folder: Path, rounds: int, threads: int) -> list[
             for every_s in (0.0, contest.every_s) if streams > 1 else (0.0,):
                 tokens = contest.arriving_tokens if every_s else contest.together_tokens
                 load = Load(_prompts(streams, contest.vocabulary), every_s, tokens)
-                figures = _measure(runners, load, rounds)
+                figures = _measure(runners, load, rounds * contest.repeats)
                 click.echo(_describe(contest, load, figures), err=True)
                 rows += _judge(contest, load, figures)
     return rows

@@ -7,12 +7,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
-import yaml
 from msgspec import Meta, Struct
 
+from edge.engine.settings import read_settings
 from router.decision import Label, Tier
-from router.errors import AuthenticationError, ConfigError
+from router.errors import AuthenticationError
 from router.query import Priority
 
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -84,12 +83,5 @@ def load_admission(path: Path | None) -> Admission:
     """
     if path is None:
         return Admission(None)
-    try:
-        clients = msgspec.convert(yaml.safe_load(path.read_bytes()) or {}, type=dict[Digest, Client])
-    except OSError as exc:
-        raise ConfigError(f"{path}: cannot be read ({exc.strerror}); give the path of a keys file") from exc
-    except yaml.YAMLError as exc:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(exc).split())}") from exc
-    except msgspec.ValidationError as exc:
-        raise ConfigError(f"{path}: {exc}; `hybrid key` makes an entry") from exc
-    return Admission(clients)
+    clients = read_settings(path, dict[Digest, Client] | None, fix="`hybrid key` makes an entry")  # type: ignore[arg-type]
+    return Admission(clients or {})

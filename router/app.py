@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from edge.engine.template import ChatTemplate, TemplateError
 from litestar import Litestar
 
+from edge.engine.settings import ConfigError
+from edge.engine.template import ChatTemplate, TemplateError
 from edge.serving import Drain, running
 from router.admission import load_admission
 from router.api.chat import chat_routes
@@ -18,7 +19,6 @@ from router.backends import Backend
 from router.backends.openai import OpenAIBackend
 from router.backends.triton import TritonBackend
 from router.config import AnyTarget, Config, OpenAITarget, read_secret
-from router.errors import ConfigError
 from router.health import Health
 from router.pipeline import Pipeline
 from router.scoring import Scorer, UnknownScorer
@@ -42,15 +42,14 @@ def create_app(config: Config, drain: Drain) -> Litestar:
         async with AsyncExitStack() as stack:
             backends: dict[str, Backend] = {}
             for name, make in makers.items():
-                backends[name] = make()
-                stack.push_async_callback(backends[name].close)
+                backends[name] = await stack.enter_async_context(make())
             health = Health(backends, config.probe, telemetry)
             await health.check()
             pipeline = Pipeline(
                 backends, config.chat_targets(), config.embedding_targets(), health, scorer, config.policy.threshold
             )
             app.state.service = Service(config, admission, pipeline, health, scorer, telemetry, drain)
-            async with running(health.watch()):
+            async with running(drain, health.watch()):
                 yield
 
     return Litestar(

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
+from edge.engine.settings import ConfigError
 from router.admission import digest, new_key
 from router.config import Config, json_schema, load_config
-from router.errors import ConfigError
 
 Made = TypeVar("Made")
 

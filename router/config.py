@@ -1,16 +1,15 @@
 """The router's configuration: one strict YAML file, read once into a frozen value."""
 
-import os
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import yaml
 from msgspec import Meta, Struct
 
+from edge.engine.settings import ConfigError, read_settings
 from router.decision import AUTO, Target, Tier
-from router.errors import ConfigError
 from router.query import Capability
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -78,6 +77,17 @@ class OpenAITarget(TargetSection, frozen=True, kw_only=True, tag="openai"):
     connections: Annotated[int, Meta(ge=1)] = 256
 
 
+class Cancel(StrEnum):
+    """How a running request is ended early: by a request that only our own `chat` knows, or by cancelling its call.
+
+    Up to Triton 25.03 a cancelled call can kill the server, so `request` is right for our `chat` there; the stock vLLM
+    backend needs `call`.
+    """
+
+    REQUEST = "request"
+    CALL = "call"
+
+
 class TritonTarget(TargetSection, frozen=True, kw_only=True, tag="triton"):
     """A Triton server with a `chat` model that speaks the vLLM backend's contract, and/or an `embed` model.
 
@@ -90,6 +100,7 @@ class TritonTarget(TargetSection, frozen=True, kw_only=True, tag="triton"):
     embedding_model: str | None = "embed"
     template: Path | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] = 1.0
+    cancel: Cancel = Cancel.CALL
 
 
 AnyTarget = OpenAITarget | TritonTarget
@@ -120,7 +131,7 @@ def load_config(path: Path) -> Config:
     Raises:
         ConfigError: one line naming file, key, value and fix.
     """
-    config = _decode(path)
+    config = read_settings(path, Config, fix="`hybrid schema` prints what is allowed")
     complaint = next((c for check in _CHECKS if (c := check(config))), None)
     if complaint:
         raise ConfigError(f"{path}: {complaint}")
@@ -145,22 +156,6 @@ def read_secret(path: Path) -> str:
 def json_schema() -> dict[str, Any]:
     """The file's JSON Schema, for editors and `hybrid schema`."""
     return msgspec.json.schema(Config, schema_hook=_path_schema)
-
-
-def _decode(path: Path) -> Config:
-    def resolve(kind: type, value: object) -> object:
-        if kind is Path and isinstance(value, str):
-            return Path(os.path.normpath(path.parent / Path(value).expanduser()))
-        raise TypeError(f"Expected `{kind.__name__}`, got {value!r}")
-
-    try:
-        return msgspec.convert(yaml.safe_load(path.read_bytes()), type=Config, dec_hook=resolve)
-    except OSError as exc:
-        raise ConfigError(f"{path}: cannot be read ({exc.strerror}); give the path of a YAML file") from exc
-    except yaml.YAMLError as exc:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(exc).split())}") from exc
-    except msgspec.ValidationError as exc:
-        raise ConfigError(f"{path}: {exc}; `hybrid schema` prints what is allowed") from exc
 
 
 def _path_schema(kind: type) -> dict[str, Any]:
@@ -193,6 +188,14 @@ def _check_templates(config: Config) -> str | None:
     return None
 
 
+def _check_supports(config: Config) -> str | None:
+    for name, target in config.targets.items():
+        for capability in sorted(target.supports):
+            if not capability.carried:
+                return f"targets.{name}.supports: this router cannot carry {capability!r} to a target; leave it out"
+    return None
+
+
 def _check_files(config: Config) -> str | None:
     files = {"keys_file": config.keys_file, "policy.artifact": config.policy.artifact}
     for name, target in config.targets.items():
@@ -206,4 +209,10 @@ def _check_files(config: Config) -> str | None:
     return None
 
 
-_CHECKS: tuple[Callable[[Config], str | None], ...] = (_check_open, _check_names, _check_templates, _check_files)
+_CHECKS: tuple[Callable[[Config], str | None], ...] = (
+    _check_open,
+    _check_names,
+    _check_supports,
+    _check_templates,
+    _check_files,
+)

@@ -17,15 +17,10 @@ Every error a client can see, with its HTTP status and OpenAI's `type`:
     + DeadlineError              504
     + RefusedError               400  invalid_request_error   (the target blamed the caller)
 
-`code` is a closed set: the class attributes below and those that `router.wire` gives to a `RequestError`.
-`ConfigError` stops a start and never reaches a client.
+`code` is a closed set: the class attributes below and those that `router.api.failures` gives to a `RequestError`.
 """
 
 from typing import ClassVar
-
-
-class ConfigError(Exception):
-    """A file that a person wrote is wrong; the message is one line with file, key, value and fix."""
 
 
 class RouterError(Exception):

@@ -37,12 +37,27 @@ class Capability(StrEnum):
     ECHO = "echo"
     SUFFIX = "suffix"
     BEST_OF = "best_of"
-    DIMENSIONS = "dimensions"
 
     @property
     def param(self) -> str:
         """The request's parameter, as OpenAI's `error.param` names it."""
         return self.value.split(".", 1)[0]
+
+    @property
+    def carried(self) -> bool:
+        """Whether `Query` can take it to a target; the others are refused whatever a target could do."""
+        return self in _CARRIED
+
+
+_CARRIED = frozenset(
+    {
+        Capability.JSON_OBJECT,
+        Capability.JSON_SCHEMA,
+        Capability.FREQUENCY_PENALTY,
+        Capability.PRESENCE_PENALTY,
+        Capability.LOGIT_BIAS,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

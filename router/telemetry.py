@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from router.decision import Decision
-from router.query import Usage
-
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
@@ -57,21 +54,21 @@ class BackendWait:
         self._watch.backend_s += time.perf_counter() - self._entered
 
 
-class RequestRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of the request log."""
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One request that is over: a line of the log, and what the metrics count."""
 
     request_id: str
     url: str
     status: int
-    tenant: str | None = None
-    tier: str | None = None
-    target: str | None = None
-    reason: str | None = None
+    tenant: str = ""
+    tier: str = ""
+    target: str = ""
+    reason: str = ""
     score: float | None = None
     degraded: bool = False
     error: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     total_ms: float = 0.0
     overhead_ms: float = 0.0
     first_ms: float | None = None
@@ -109,52 +106,21 @@ class Telemetry:
         """A request came in."""
         self._inflight.inc()
 
-    def finish(
-        self,
-        url: str,
-        status: int,
-        watch: Stopwatch,
-        *,
-        request_id: str,
-        tenant: str | None = None,
-        decision: Decision | None = None,
-        usage: Usage | None = None,
-        error: str | None = None,
-    ) -> None:
+    def finish(self, record: RequestRecord) -> None:
         """A request is over: count it, time it, log it."""
+        place = (record.tier, record.target)
         self._inflight.dec()
-        tier, target, reason = ("", "", "")
-        if decision is not None:
-            tier, target, reason = decision.tier.value, decision.target.name, decision.reason.value
-        total_s, overhead_s = watch.elapsed_s(), watch.overhead_s()
-        self._requests.labels(url, status, tier, target, reason).inc()
-        self._duration.labels(url, tier, target).observe(total_s)
-        self._overhead.labels(url).observe(overhead_s)
-        if watch.first_s is not None:
-            self._first.labels(tier, target).observe(watch.first_s)
-        if usage is not None:
-            self._tokens.labels("in", tier, target).inc(usage.prompt_tokens)
-            self._tokens.labels("out", tier, target).inc(usage.completion_tokens)
-        if decision is not None and decision.degraded:
-            self._fallbacks.labels(target).inc()
+        self._requests.labels(record.url, record.status, *place, record.reason).inc()
+        self._duration.labels(record.url, *place).observe(record.total_ms / 1e3)
+        self._overhead.labels(record.url).observe(record.overhead_ms / 1e3)
+        if record.first_ms is not None:
+            self._first.labels(*place).observe(record.first_ms / 1e3)
+        if record.prompt_tokens:
+            self._tokens.labels("in", *place).inc(record.prompt_tokens)
+            self._tokens.labels("out", *place).inc(record.completion_tokens)
+        if record.degraded:
+            self._fallbacks.labels(record.target).inc()
         if self._log.isEnabledFor(logging.INFO):
-            record = RequestRecord(
-                request_id,
-                url,
-                status,
-                tenant,
-                tier or None,
-                target or None,
-                reason or None,
-                decision.score if decision else None,
-                decision.degraded if decision else False,
-                error,
-                usage.prompt_tokens if usage else None,
-                usage.completion_tokens if usage else None,
-                round(total_s * 1e3, 3),
-                round(overhead_s * 1e3, 3),
-                round(watch.first_s * 1e3, 3) if watch.first_s is not None else None,
-            )
             self._log.info("%s", self._encode(record).decode())
 
     def render(self) -> bytes:

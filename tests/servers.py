@@ -27,6 +27,10 @@ async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("no lifespan")
     while (await receive()).get("more_body"):
         pass
+    if scope["path"].endswith("/health/ready"):  # it looks well, which is why somebody calls it
+        await _begin(send, 200)
+        await send({"type": "http.response.body"})
+        return
     match scope["path"].split("/")[1]:
         case whole if whole in _WHOLE:
             await _begin(send, _WHOLE[whole][0])

@@ -90,7 +90,7 @@ class _Making(Struct, frozen=True):
 
 
 _MAKING: Mapping[Exporter, _Making] = {
-    Exporter.MINILM: _Making(ArtifactKind.EMBEDDING, (Precision.FLOAT32, Precision.INT8), revision=2),
+    Exporter.MINILM: _Making(ArtifactKind.EMBEDDING, (Precision.FLOAT32, Precision.INT8), revision=3),
     Exporter.LLAMA: _Making(ArtifactKind.CHAT, tuple(Precision), revision=1),
 }
 

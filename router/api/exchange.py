@@ -21,7 +21,7 @@ from router.health import Health
 from router.pipeline import Pipeline
 from router.query import Usage
 from router.scoring import Scorer
-from router.telemetry import Stopwatch, Telemetry
+from router.telemetry import RequestRecord, Stopwatch, Telemetry
 
 HttpRequest = Request[Any, Any, Any]
 _JSON = "application/json"
@@ -79,16 +79,25 @@ class Exchange:
 
     def finish(self, status: int) -> None:
         """The request is over, one way or another."""
-        self.service.telemetry.finish(
-            self.url,
-            status,
-            self.watch,
+        decision, usage, watch = self.decision, self.usage or Usage(), self.watch
+        record = RequestRecord(
             request_id=self.request_id,
-            tenant=self.asker.client.tenant if self.asker else None,
-            decision=self.decision,
-            usage=self.usage,
-            error=self.error.code if self.error else None,
+            url=self.url,
+            status=status,
+            tenant=self.asker.client.tenant if self.asker else "",
+            tier=decision.tier if decision else "",
+            target=decision.target.name if decision else "",
+            reason=decision.reason if decision else "",
+            score=decision.score if decision else None,
+            degraded=decision.degraded if decision else False,
+            error=self.error.code or self.error.type if self.error else None,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_ms=round(watch.elapsed_s() * 1e3, 3),
+            overhead_ms=round(watch.overhead_s() * 1e3, 3),
+            first_ms=None if watch.first_s is None else round(watch.first_s * 1e3, 3),
         )
+        self.service.telemetry.finish(record)
 
 
 Work = Callable[[Exchange, Asker, bytes], Awaitable[ASGIApp]]

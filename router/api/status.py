@@ -40,10 +40,14 @@ class Readiness(Struct, frozen=True):
 
 
 def status_routes() -> list[HTTPRouteHandler]:
-    """The handlers; health and metrics are open, so that probes need no key."""
+    """All handlers of this module; health and metrics are open, so that probes need no key."""
+    return [_route_handler(), *_model_handlers(), *_health_handlers()]
+
+
+def _route_handler() -> HTTPRouteHandler:
     decoder = msgspec.json.Decoder(ChatRequest)
 
-    async def route_work(exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
+    async def work(exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
         body = decoder.decode(content)
         query = asker.complete(body.query())
         service = exchange.service
@@ -63,8 +67,12 @@ def status_routes() -> list[HTTPRouteHandler]:
 
     @post(ROUTE_URL)
     async def route(request: HttpRequest) -> ASGIApp:
-        return await converse(request, ROUTE_URL, route_work)
+        return await converse(request, ROUTE_URL, work)
 
+    return route
+
+
+def _model_handlers() -> list[HTTPRouteHandler]:
     @get("/v1/models")
     async def models(request: HttpRequest) -> ASGIApp:
         service = _service(request)
@@ -79,6 +87,10 @@ def status_routes() -> list[HTTPRouteHandler]:
             raise UnknownModelError(f"The model `{name}` does not exist or you do not have access to it.")
         return json_answer(_encode(wire.Model(name)), {})
 
+    return [models, model]
+
+
+def _health_handlers() -> list[HTTPRouteHandler]:
     @get("/health/live")
     async def live() -> ASGIApp:
         return json_answer(b'{"live":true}', {})
@@ -97,7 +109,7 @@ def status_routes() -> list[HTTPRouteHandler]:
     async def metrics(request: HttpRequest) -> ASGIApp:
         return ASGIResponse(body=_service(request).telemetry.render(), media_type="text/plain; version=0.0.4")
 
-    return [route, models, model, live, ready, metrics]
+    return [live, ready, metrics]
 
 
 def _service(request: HttpRequest) -> Service:

@@ -5,13 +5,13 @@ The seam to the places that compute. One protocol, two implementations (`openai`
 
 import time
 from collections.abc import AsyncGenerator
-from typing import Protocol
+from typing import Protocol, Self
 
 from router.query import Completion, Delta, EmbeddingQuery, Embeddings, Query
 
 
 class Backend(Protocol):
-    """A place that computes completions and embeddings.
+    """A place that computes completions and embeddings, while its context is entered.
 
     Every method raises `BackendError` or `OverloadedError`, and nothing else. Cancelling a call, or closing the
     iterator of a stream, cancels the work at the place. Work still running at the query's deadline is cancelled and
@@ -34,9 +34,9 @@ class Backend(Protocol):
         """Whether the place would take work now; never raises."""
         ...
 
-    async def close(self) -> None:
-        """Give the connections back."""
-        ...
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
 
 
 def remaining_s(deadline: float | None) -> float | None:

@@ -6,11 +6,9 @@ httpx's types at the seam, requests handed straight to its aiohttp transport: me
 """
 
 import asyncio
-import base64
-import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import httpx
@@ -19,6 +17,16 @@ from httpx_aiohttp import AiohttpTransport
 
 from edge import wire
 from router.backends import remaining_s
+from router.backends.openai_bodies import (
+    read_chat_choice,
+    read_chat_logprobs,
+    read_text_choice,
+    read_text_logprobs,
+    read_usage,
+    read_vector,
+    say_sampling,
+    say_turn,
+)
 from router.config import OpenAITarget
 from router.errors import (
     BackendError,
@@ -29,17 +37,13 @@ from router.errors import (
     UnavailableError,
 )
 from router.query import (
-    Choice,
     Completion,
     Conversation,
     Delta,
     EmbeddingQuery,
     Embeddings,
     Finish,
-    Parameters,
     Query,
-    TokenLogprob,
-    Usage,
 )
 
 _DATA = b"data:"
@@ -63,6 +67,12 @@ class OpenAIBackend:
         self._chat_chunk = msgspec.json.Decoder(wire.ChatCompletionChunk)
         self._embedding = msgspec.json.Decoder(wire.EmbeddingList)
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._transport.aclose()
+
     async def complete(self, query: Query) -> Completion:
         """All answers, whole."""
         url, body = self._request(query, stream=False)
@@ -72,9 +82,9 @@ class OpenAIBackend:
                     content = await response.aread()
             if isinstance(query.prompt, Conversation):
                 chat = self._chat.decode(content)
-                return Completion([_chat_choice(choice) for choice in chat.choices], _usage(chat.usage))
+                return Completion([read_chat_choice(choice) for choice in chat.choices], read_usage(chat.usage))
             text = self._text.decode(content)
-            return Completion([_text_choice(choice) for choice in text.choices], _usage(text.usage))
+            return Completion([read_text_choice(choice) for choice in text.choices], read_usage(text.usage))
 
     async def stream(self, query: Query) -> AsyncGenerator[Delta, None]:
         """The answers piece by piece."""
@@ -101,7 +111,7 @@ class OpenAIBackend:
             data = sorted(answer.data, key=lambda one: one.index)
             if len(data) != len(query.inputs):
                 raise BackendError(f"{self._name} sent {len(data)} vectors for {len(query.inputs)} inputs.")
-            return Embeddings(tuple(_vector(one.embedding) for one in data), answer.usage.prompt_tokens)
+            return Embeddings(tuple(read_vector(one.embedding) for one in data), answer.usage.prompt_tokens)
 
     async def ready(self) -> bool:
         """Whether the server says that it is ready."""
@@ -114,17 +124,13 @@ class OpenAIBackend:
             return False
         return response.is_success
 
-    async def close(self) -> None:
-        """Give the connections back."""
-        await self._transport.aclose()
-
     def _request(self, query: Query, *, stream: bool) -> tuple[str, dict[str, Any]]:
         p = query.parameters
-        body: dict[str, Any] = {"model": self._config.chat_model, **_sampling(p)}
+        body: dict[str, Any] = {"model": self._config.chat_model, **say_sampling(p)}
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         if isinstance(query.prompt, Conversation):
-            body["messages"] = [_turn(m.role, m.text, m.name) for m in query.prompt.messages]
+            body["messages"] = [say_turn(m.role, m.text, m.name) for m in query.prompt.messages]
             if p.logprobs:
                 body |= {"logprobs": True, "top_logprobs": p.top_logprobs}
             return "/v1/chat/completions", body
@@ -167,22 +173,22 @@ class OpenAIBackend:
     def _read_chat(self, event: bytes) -> Iterator[Delta]:
         chunk = self._chat_chunk.decode(event)
         for choice in chunk.choices:
-            logprobs = _chat_logprobs(choice.logprobs)
+            logprobs = read_chat_logprobs(choice.logprobs)
             finish = Finish(choice.finish_reason) if choice.finish_reason else None
             if choice.delta.content or logprobs or finish:
                 yield Delta(choice.index, choice.delta.content or "", logprobs, finish)
         if chunk.usage:
-            yield Delta(0, usage=_usage(chunk.usage))
+            yield Delta(0, usage=read_usage(chunk.usage))
 
     def _read_text(self, event: bytes) -> Iterator[Delta]:
         chunk = self._text.decode(event)
         for choice in chunk.choices:
-            logprobs = _text_logprobs(choice.logprobs)
+            logprobs = read_text_logprobs(choice.logprobs)
             finish = Finish(choice.finish_reason) if choice.finish_reason else None
             if choice.text or logprobs or finish:
                 yield Delta(choice.index, choice.text, logprobs, finish)
         if chunk.usage:
-            yield Delta(0, usage=_usage(chunk.usage))
+            yield Delta(0, usage=read_usage(chunk.usage))
 
 
 @contextmanager
@@ -242,76 +248,3 @@ def _refusal(name: str, status: int, content: bytes) -> RouterError:
             return RefusedError(f"{name} refused the request: {error.message}", param=error.param)
         case _:
             return BackendError(f"{name} answered {status}: {error.message}")
-
-
-def _sampling(p: Parameters) -> dict[str, Any]:
-    """Only what was asked for: an older server refuses parameters that it does not know."""
-    chosen: dict[str, Any] = {
-        "max_tokens": p.max_tokens,
-        "temperature": p.temperature,
-        "top_p": p.top_p,
-        "stop": p.stop or None,
-        "seed": p.seed,
-        "n": p.n if p.n > 1 else None,
-        "frequency_penalty": p.frequency_penalty or None,
-        "presence_penalty": p.presence_penalty or None,
-        "logit_bias": p.logit_bias or None,
-        "response_format": _response_format(p),
-    }
-    return {name: value for name, value in chosen.items() if value is not None}
-
-
-def _response_format(p: Parameters) -> dict[str, Any] | None:
-    wanted = p.json_format
-    if wanted is None:
-        return None
-    if wanted.schema is None:
-        return {"type": "json_object"}
-    schema = {"name": wanted.name, "schema": msgspec.Raw(wanted.schema), "strict": wanted.strict}
-    return {"type": "json_schema", "json_schema": schema}
-
-
-def _turn(role: str, text: str, name: str | None) -> dict[str, str]:
-    return {"role": role, "content": text} if name is None else {"role": role, "content": text, "name": name}
-
-
-def _usage(usage: wire.Usage | msgspec.UnsetType | None) -> Usage:
-    return Usage(usage.prompt_tokens, usage.completion_tokens) if isinstance(usage, wire.Usage) else Usage()
-
-
-def _chat_choice(choice: wire.ChatChoice) -> Choice:
-    return Choice(
-        choice.message.content or "", Finish(choice.finish_reason or Finish.STOP), _chat_logprobs(choice.logprobs)
-    )
-
-
-def _text_choice(choice: wire.TextChoice) -> Choice:
-    return Choice(choice.text, Finish(choice.finish_reason or Finish.STOP), _text_logprobs(choice.logprobs))
-
-
-def _chat_logprobs(logprobs: wire.ChatLogprobs | None) -> tuple[TokenLogprob, ...]:
-    if logprobs is None or not logprobs.content:
-        return ()
-    return tuple(
-        TokenLogprob(
-            place.token, place.logprob, tuple(TokenLogprob(top.token, top.logprob) for top in place.top_logprobs)
-        )
-        for place in logprobs.content
-    )
-
-
-def _text_logprobs(logprobs: wire.TextLogprobs | None) -> tuple[TokenLogprob, ...]:
-    if logprobs is None:
-        return ()
-    tops = logprobs.top_logprobs or [None] * len(logprobs.tokens)
-    return tuple(
-        TokenLogprob(token, logprob or 0.0, tuple(TokenLogprob(*item) for item in (top or {}).items()))
-        for token, logprob, top in zip(logprobs.tokens, logprobs.token_logprobs, tops, strict=True)
-    )
-
-
-def _vector(embedding: list[float] | str) -> bytes:
-    """Little-endian float32, whichever form the server sent."""
-    if isinstance(embedding, str):
-        return base64.b64decode(embedding, validate=True)
-    return struct.pack(f"<{len(embedding)}f", *embedding)

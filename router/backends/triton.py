@@ -1,38 +1,33 @@
-"""
-A Triton server over gRPC: `chat` with the I/O of Triton's vLLM backend (`cloud.wire`), `embed` as ours.
-
-One gRPC stream per request: cancelling one that is shared would cancel its neighbours.
-"""
+"""A Triton server over gRPC: `chat` with the I/O of Triton's vLLM backend (`cloud.wire`), `embed` as ours."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from itertools import product
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import grpc
 import msgspec
 import numpy as np
-from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
+from tritonclient.grpc import InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from cloud.wire import (
+    CHAT_PRIORITY,
+    QUEUE_FULL_TEXT,
     TIMEOUT_TEXT,
-    ChatInput,
     ChatOutput,
     EmbedInput,
     EmbedOutput,
     ErrorCode,
-    FinishReason,
-    SamplingParameters,
     decode_error,
-    decode_logprobs,
-    encode_sampling_parameters,
 )
 from edge.engine.template import ChatTemplate, TemplateError
 from router.backends import remaining_s
+from router.backends.triton_call import ChatCall
+from router.backends.triton_tensors import CollectedAnswer, read_pieces, read_usage, say_chat, say_tensor, split_choices
 from router.config import TritonTarget
 from router.errors import (
     BackendError,
@@ -43,22 +38,17 @@ from router.errors import (
     UnavailableError,
 )
 from router.query import (
-    Choice,
     Completion,
     Conversation,
     Delta,
     EmbeddingQuery,
     Embeddings,
-    Finish,
-    JsonFormat,
-    Parameters,
     Query,
-    TokenLogprob,
     Usage,
 )
 
 _FROM_PEER = "Error received from peer"
-_OUTPUTS = tuple(ChatOutput)
+T = TypeVar("T")
 
 
 class TritonBackend:
@@ -69,40 +59,56 @@ class TritonBackend:
         self._config = config
         self._template = template
         self._client = InferenceServerClient(config.address)
+        self._group = asyncio.TaskGroup()
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._running:
+            task.cancel()
+        await self._group.__aexit__(None, None, None)
+        await self._client.close()
 
     async def complete(self, query: Query) -> Completion:
         """All answers, whole."""
-        parts: list[_Answer] = []
+        parts: list[CollectedAnswer] = []
         usage = Usage()
         for text in self._render(query):
-            answers = [_Answer() for _ in range(query.parameters.n)]
-            async for result in self._generate(text, query, stream=False):
-                for answer, piece in zip(answers, _pieces(result, query.parameters), strict=True):
-                    answer.add(piece)
-                usage += _usage(result, fresh=True)
+            answers = [CollectedAnswer() for _ in range(query.parameters.n)]
+            async with aclosing(self._generate(text, query, stream=False)) as results:
+                async for result in results:
+                    for answer, piece in zip(answers, read_pieces(result, query.parameters), strict=True):
+                        answer.add(piece)
+                    usage += read_usage(result, fresh=True)
             parts += answers
         return Completion([answer.choice() for answer in parts], usage)
 
     async def stream(self, query: Query) -> AsyncGenerator[Delta, None]:
         """The answers piece by piece, one after the other: vLLM's backend streams one choice a request."""
         usage = Usage()
-        for index, (text, choice) in enumerate(product(self._render(query), _choices(query))):
-            first = True
-            async for result in self._generate(text, choice, stream=True):
-                usage += _usage(result, fresh=first and index % query.parameters.n == 0)
-                first = False
-                for piece in _pieces(result, choice.parameters):
-                    if piece.text or piece.logprobs or piece.finish:
-                        yield replace(piece, index=index)
+        for index, (text, choice) in enumerate(product(self._render(query), split_choices(query))):
+            fresh = index % query.parameters.n == 0
+            async with aclosing(self._generate(text, choice, stream=True)) as results:
+                async for result in results:
+                    usage += read_usage(result, fresh=fresh)
+                    fresh = False
+                    for piece in read_pieces(result, choice.parameters):
+                        if piece.text or piece.logprobs or piece.finish:
+                            yield replace(piece, index=index)
         yield Delta(0, usage=usage)
 
     async def embed(self, query: EmbeddingQuery) -> Embeddings:
         """One vector an input; Triton's dynamic batcher puts them together again."""
         with triton_errors(self._name):
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._embed_one(one, query)) for one in query.inputs]
-        results = [task.result() for task in tasks]
-        return Embeddings(tuple(vector for vector, _ in results), sum(tokens for _, tokens in results))
+            works = [self._detach(self._embed_one(one, query)) for one in query.inputs]
+            results = await asyncio.gather(*works, return_exceptions=True)
+            if failed := next((one for one in results if isinstance(one, BaseException)), None):
+                raise failed
+        good = [one for one in results if not isinstance(one, BaseException)]
+        return Embeddings(tuple(vector for vector, _ in good), sum(tokens for _, tokens in good))
 
     async def ready(self) -> bool:
         """Whether Triton would take work for every model that we use."""
@@ -111,10 +117,6 @@ class TritonBackend:
             return all([await self._client.is_model_ready(name) for name in models])
         except (InferenceServerException, grpc.RpcError):
             return False
-
-    async def close(self) -> None:
-        """Give the connection back."""
-        await self._client.close()
 
     def _render(self, query: Query) -> tuple[str, ...]:
         if not isinstance(query.prompt, Conversation):
@@ -129,40 +131,40 @@ class TritonBackend:
                 f"{self._name}'s chat template refuses this conversation: {exc}", param="messages"
             ) from exc
 
-    async def _generate(self, text: str, query: Query, *, stream: bool) -> AsyncIterator[InferResult]:
+    async def _generate(self, text: str, query: Query, *, stream: bool) -> AsyncGenerator[InferResult, None]:
         timeout_s = remaining_s(query.deadline)
         request = {
             "model_name": self._config.chat_model,
-            "inputs": _chat_inputs(text, query.parameters, temperature=self._config.temperature, stream=stream),
-            "outputs": [InferRequestedOutput(name) for name in _OUTPUTS],
-            "request_id": query.request_id,
-            "priority": query.priority.rank + 1,
-            "timeout": None if timeout_s is None else int(timeout_s * 1e6),
+            "inputs": say_chat(text, query.parameters, temperature=self._config.temperature, stream=stream),
+            "parameters": {CHAT_PRIORITY: query.priority.rank + 1},
+            "timeout": _microseconds(timeout_s),
         }
-        with triton_errors(self._name):
-            responses = self._client.stream_infer(_once(request), stream_timeout=timeout_s)
-            try:
-                async for result, error in responses:
-                    if error is not None:
-                        code, text = decode_error(error.message() or "")
-                        raise _translate(self._name, code, text, from_peer=True)
+        call = ChatCall(self._client, request, self._config.cancel)
+        self._start(call.read(timeout_s))
+        try:
+            with triton_errors(self._name):
+                while True:
+                    async with asyncio.timeout(remaining_s(query.deadline)):
+                        result = await call.receive()
+                    if result is None:
+                        return
                     if result.as_numpy(ChatOutput.TEXT_OUTPUT) is not None:
                         yield result
-            finally:
-                responses.cancel()
+        finally:
+            call.leave()
 
     async def _embed_one(self, one: str | tuple[int, ...], query: EmbeddingQuery) -> tuple[bytes, int]:
         if isinstance(one, str):
-            tensor = _tensor(EmbedInput.TEXT, np.array([[one.encode()]], dtype=np.object_), "BYTES")
+            tensor = say_tensor(EmbedInput.TEXT, np.array([[one.encode()]], dtype=np.object_), "BYTES")
         else:
-            tensor = _tensor(EmbedInput.TOKEN_IDS, np.array([one], dtype=np.int64), "INT64")
+            tensor = say_tensor(EmbedInput.TOKEN_IDS, np.array([one], dtype=np.int64), "INT64")
         timeout_s = remaining_s(query.deadline)
         result = await self._client.infer(
             self._config.embedding_model,
             [tensor],
             request_id=query.request_id,
             priority=query.priority.rank + 1,
-            timeout=None if timeout_s is None else int(timeout_s * 1e6),
+            timeout=_microseconds(timeout_s),
             client_timeout=timeout_s,
         )
         vector = result.as_numpy(EmbedOutput.EMBEDDING)
@@ -170,6 +172,28 @@ class TritonBackend:
         if vector is None or tokens is None:
             raise BackendError(f"{self._name} sent no {EmbedOutput.EMBEDDING}.")
         return np.ascontiguousarray(vector, "<f4").tobytes(), int(tokens.reshape(-1)[0])
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._group.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def _detach(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        """Run `work` to its end, whoever leaves meanwhile: a cancelled gRPC call can kill the server."""
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                result = await work
+            except Exception as exc:  # noqa: BLE001 - handed over whole; the group must not end for it
+                if not outcome.done():
+                    outcome.set_exception(exc)
+            else:
+                if not outcome.done():
+                    outcome.set_result(result)
+
+        self._start(run())
+        return outcome
 
 
 @contextmanager
@@ -182,15 +206,16 @@ def triton_errors(name: str) -> Iterator[None]:
     try:
         yield
     except InferenceServerException as exc:
+        if exc.status() is None:  # an error in the stream, which has no gRPC status
+            code, text = decode_error(exc.message() or "")
+            raise _translate(name, code, text, from_peer=True) from exc
         from_peer = _FROM_PEER in str(exc.debug_details())
         raise _translate(name, _code(str(exc.status())), exc.message() or "", from_peer=from_peer) from exc
     except grpc.aio.AioRpcError as exc:
         from_peer = _FROM_PEER in (exc.debug_error_string() or "")
         raise _translate(name, _code(str(exc.code())), exc.details() or "", from_peer=from_peer) from exc
-    except BaseExceptionGroup as group:
-        # a TaskGroup's: each failed the same way, or was cancelled because of the first
-        with triton_errors(name):
-            raise group.exceptions[0] from None
+    except TimeoutError as exc:
+        raise DeadlineError(f"{name} did not answer within the request's deadline.") from exc
     except (msgspec.ValidationError, ValueError) as exc:
         raise BackendError(f"{name} sent an answer we cannot read: {exc}.") from exc
 
@@ -205,137 +230,16 @@ def _translate(name: str, code: ErrorCode | None, message: str, *, from_peer: bo
     """`from_peer` tells a server that says "unavailable" from one that cannot be reached."""
     if code is ErrorCode.DEADLINE_EXCEEDED or TIMEOUT_TEXT in message:
         return DeadlineError(f"{name} did not answer within the request's deadline.")
+    if code is ErrorCode.RESOURCE_EXHAUSTED or QUEUE_FULL_TEXT in message:
+        return OverloadedError(f"{name} has no room: {message}")
     match code:
         case ErrorCode.INVALID_ARGUMENT:
             return RefusedError(f"{name} refused the request: {message}")
-        case ErrorCode.RESOURCE_EXHAUSTED:
-            return OverloadedError(f"{name} has no room: {message}")
         case ErrorCode.UNAVAILABLE if not from_peer:
             return UnavailableError(f"{name} cannot be reached.")
         case _:
             return BackendError(f"{name} failed: {message}")
 
 
-@dataclass(slots=True)
-class _Answer:
-    """One choice as its pieces come in."""
-
-    texts: list[str] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish: Finish | None = None
-
-    def add(self, piece: Delta) -> None:
-        self.texts.append(piece.text)
-        self.logprobs.extend(piece.logprobs)
-        self.finish = piece.finish or self.finish
-
-    def choice(self) -> Choice:
-        if self.finish is None:
-            raise BackendError("The answer ended without a finish reason.")
-        return Choice("".join(self.texts), self.finish, tuple(self.logprobs))
-
-
-def _choices(query: Query) -> list[Query]:
-    """A query for each of the `n` answers; seeds count up, as vLLM's do."""
-    p = query.parameters
-    seeds = [None if p.seed is None else p.seed + k for k in range(p.n)]
-    return [replace(query, parameters=replace(p, n=1, seed=seed)) for seed in seeds]
-
-
-def _pieces(result: InferResult, parameters: Parameters) -> list[Delta]:
-    texts = _strings(result, ChatOutput.TEXT_OUTPUT)
-    reasons = _strings(result, ChatOutput.FINISH_REASON)
-    logprobs = _strings(result, ChatOutput.LOGPROBS) if parameters.logprobs else [b"null"] * len(texts)
-    return [
-        Delta(index, text.decode(), _logprobs(encoded, parameters.top_logprobs), _finish(reason))
-        for index, (text, reason, encoded) in enumerate(zip(texts, reasons, logprobs, strict=True))
-    ]
-
-
-def _logprobs(encoded: bytes, top: int) -> tuple[TokenLogprob, ...]:
-    return tuple(
-        TokenLogprob(
-            place.chosen.token,
-            place.chosen.logprob,
-            tuple(TokenLogprob(entry.token, entry.logprob) for entry in place.top(top)),
-        )
-        for place in decode_logprobs(encoded)
-    )
-
-
-def _finish(reason: bytes) -> Finish | None:
-    match FinishReason(reason.decode()):
-        case FinishReason.UNFINISHED:
-            return None
-        case FinishReason.ABORT:
-            raise BackendError("The target aborted the generation.")
-        case other:
-            return Finish(other.value)
-
-
-def _usage(result: InferResult, *, fresh: bool) -> Usage:
-    """Output counts are increments; the input's count comes whole with every response."""
-    read = result.as_numpy(ChatOutput.NUM_INPUT_TOKENS)
-    written = result.as_numpy(ChatOutput.NUM_OUTPUT_TOKENS)
-    return Usage(
-        int(read.reshape(-1)[0]) if fresh and read is not None else 0,
-        int(written.sum()) if written is not None else 0,
-    )
-
-
-def _chat_inputs(text: str, parameters: Parameters, *, temperature: float, stream: bool) -> list[InferInput]:
-    flags = {
-        ChatInput.STREAM: stream,
-        ChatInput.EXCLUDE_INPUT_IN_OUTPUT: True,
-        ChatInput.RETURN_FINISH_REASON: True,
-        ChatInput.RETURN_NUM_INPUT_TOKENS: True,
-        ChatInput.RETURN_NUM_OUTPUT_TOKENS: True,
-        ChatInput.RETURN_LOGPROBS: parameters.logprobs,
-    }
-    sampling = encode_sampling_parameters(_sampling(parameters, temperature))
-    return [
-        _tensor(ChatInput.TEXT_INPUT, np.array([text.encode()], dtype=np.object_), "BYTES"),
-        _tensor(ChatInput.SAMPLING_PARAMETERS, np.array([sampling], dtype=np.object_), "BYTES"),
-        *(_tensor(name, np.array([flag]), "BOOL") for name, flag in flags.items()),
-    ]
-
-
-def _sampling(parameters: Parameters, temperature: float) -> SamplingParameters:
-    # vLLM's own default is 16 tokens; null means "up to the end of the context", as OpenAI's absent max_tokens does
-    return SamplingParameters(
-        n=parameters.n,
-        temperature=temperature if parameters.temperature is None else parameters.temperature,
-        top_p=1.0 if parameters.top_p is None else parameters.top_p,
-        max_tokens=parameters.max_tokens,
-        stop=list(parameters.stop) or None,
-        seed=parameters.seed,
-        logprobs=parameters.top_logprobs if parameters.logprobs else None,
-        frequency_penalty=parameters.frequency_penalty,
-        presence_penalty=parameters.presence_penalty,
-        logit_bias=parameters.logit_bias or None,
-        guided_decoding=_guide(parameters.json_format),
-    )
-
-
-def _guide(wanted: JsonFormat | None) -> str | None:
-    if wanted is None:
-        return None
-    schema: Any = msgspec.json.decode(wanted.schema) if wanted.schema else {"type": "object"}
-    return msgspec.json.encode({"json": schema}).decode()
-
-
-def _strings(result: InferResult, name: ChatOutput) -> list[bytes]:
-    array = result.as_numpy(name)
-    if array is None:
-        raise BackendError(f"The target sent no {name}.")
-    return [bytes(one) for one in array.reshape(-1)]
-
-
-def _tensor(name: str, values: "np.ndarray[Any, Any]", datatype: str) -> InferInput:
-    tensor = InferInput(name, list(values.shape), datatype)
-    tensor.set_data_from_numpy(values)
-    return tensor
-
-
-async def _once(request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    yield request
+def _microseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1e6)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from router.errors import ConfigError
+from edge.engine.settings import ConfigError
 from router.features import extract_features
 from router.query import Query
 from router.scoring import Explanation

@@ -13,7 +13,7 @@ from edge.models import minilm
 from edge.models.catalog import Precision
 from edge.models.llama import export_checkpoint
 
-HIDDEN, LAYERS, HEADS, KV_HEADS, CONTEXT = 32, 2, 2, 1, 8192
+HIDDEN, LAYERS, HEADS, KV_HEADS, CONTEXT = 32, 2, 2, 1, 16_384
 Weight = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 TOKENS = ["<s>", "</s>", *(chr(code) for code in range(ord("!"), ord("~") + 1)), "Ġ"]
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -14,6 +15,8 @@ from tritonclient.grpc import InferInput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 
 from cloud.wire import (
+    CHAT_CANCEL,
+    CHAT_PRIORITY,
     ChatInput,
     ChatOutput,
     EmbedInput,
@@ -54,13 +57,16 @@ class Response:
 class _Client:
     def __init__(self, address: str) -> None:
         self.triton = InferenceServerClient(address)
+        self.tasks = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
+        await self.tasks.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.tasks.__aexit__(kind, error, trace)
         await self.triton.close()
 
 
@@ -81,28 +87,68 @@ class ChatClient(_Client):
         stream: bool = True,
         priority: int = 0,
         timeout_us: int | None = None,
+        hang_up: bool = False,
     ) -> AsyncGenerator[Response, None]:
+        """Responses as they come. Who leaves early tells the model so, or with `hang_up` cancels the call."""
         given = {"text_input": text, "stream": stream, "exclude_input_in_output": True, **inputs}
         if sampling is not None:
             given["sampling_parameters"] = json.dumps(sampling)
         request = {
             "model_name": "chat",
             "inputs": [_input(name, value) for name, value in given.items()],
+            "request_id": uuid4().hex,
             "timeout": timeout_us,
-            "parameters": {"chat_priority": priority} if priority else None,
+            "parameters": {CHAT_PRIORITY: priority} if priority else None,
         }
-
-        async def once() -> AsyncIterator[dict[str, Any]]:
-            yield request
-
-        responses = self.triton.stream_infer(once())
+        call = _Call(request)
+        reading = self.tasks.create_task(call.read(self.triton))
         try:
-            async for result, error in responses:
-                if error is not None:
-                    raise AnswerError(*decode_error(error.message()))
-                yield _response(result)
+            while (received := await call.received.get()) is not None:
+                if isinstance(received, AnswerError):
+                    raise received
+                yield received
         finally:
-            responses.cancel()
+            call.over.set()
+            if hang_up:
+                reading.cancel()
+
+
+class _Call:
+    """
+    One stream: the request and, if the client leaves before the answer is complete, its end.
+
+    Read by a task of its own: cancelling whoever waits for gRPC's next message would cancel the call.
+    """
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._request = request
+        self._complete = False
+        self.over = asyncio.Event()
+        """No more is wanted."""
+        self.received: asyncio.Queue[Response | AnswerError | None] = asyncio.Queue()
+
+    async def read(self, triton: InferenceServerClient) -> None:
+        """Read to the end, whatever happens to the client."""
+        async for result, error in triton.stream_infer(self._requests()):
+            self._complete = error is not None or _is_final(result)
+            if self._complete:
+                self.over.set()
+            self.received.put_nowait(AnswerError(*decode_error(error.message())) if error else _response(result))
+        self.received.put_nowait(None)
+
+    async def _requests(self) -> AsyncIterator[dict[str, Any]]:
+        yield self._request
+        await self.over.wait()
+        if not self._complete:
+            yield {
+                "model_name": "chat",
+                "inputs": [_input("text_input", "")],
+                "parameters": {CHAT_CANCEL: self._request["request_id"]},
+            }
+
+
+def _is_final(result: InferResult) -> bool:
+    return bool(result.get_response().parameters["triton_final_response"].bool_param)
 
 
 class EmbedClient(_Client):
@@ -131,7 +177,7 @@ class Metrics:
         (found,) = [line for line in lines if line.startswith(name + "{") and all(each in line for each in wanted)]
         return float(found.rsplit(" ", 1)[1])
 
-    async def wait_for(self, value: float, name: str, within_s: float = 2.0, **labels: str) -> None:
+    async def wait_for(self, value: float, name: str, within_s: float = 5.0, **labels: str) -> None:
         limit = time.monotonic() + within_s
         while (found := await self.read(name, **labels)) != value:
             assert time.monotonic() < limit, f"{name} {labels} is {found}, not {value}"

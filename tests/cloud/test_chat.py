@@ -9,6 +9,7 @@ import pytest
 
 from cloud.triton import Addresses
 from cloud.wire import ErrorCode
+from tests.cloud.checkpoint import CONTEXT
 from tests.cloud.clients import ALL_RETURNED, AnswerError, ChatClient, Response
 
 GREEDY = {"temperature": 0, "max_tokens": 24}
@@ -134,7 +135,7 @@ async def test_a_schema_is_followed(chat: ChatClient) -> None:
         ({"frequency_penalty": 0.5}, "frequency_penalty: this model cannot honour 0.5"),
         ({"guided_decoding": "{"}, "guided_decoding"),
         ({"guided_decoding": '{"json": {"type": "nonsense"}}'}, "nonsense"),
-        ({"max_tokens": 9000}, "max_tokens"),
+        ({"max_tokens": CONTEXT}, "max_tokens"),
     ],
 )
 async def test_a_wrong_request_is_refused_by_name(chat: ChatClient, sampling: dict[str, Any], text: str) -> None:
@@ -145,7 +146,9 @@ async def test_a_wrong_request_is_refused_by_name(chat: ChatClient, sampling: di
     assert (await chat.ask(sampling=GREEDY)).text
 
 
-@pytest.mark.parametrize(("prompt", "text"), [("", "prompt is empty"), ("x" * 8192, "8192 tokens"), (b"\xff", "UTF-8")])
+@pytest.mark.parametrize(
+    ("prompt", "text"), [("", "prompt is empty"), ("x" * CONTEXT, f"{CONTEXT} tokens"), (b"\xff", "UTF-8")]
+)
 async def test_a_prompt_that_cannot_be_is_refused(chat: ChatClient, prompt: str | bytes, text: str) -> None:
     with pytest.raises(AnswerError, match=text) as refused:
         await anext(chat.stream(prompt))

@@ -1,6 +1,7 @@
 """Who gets the decode loop's slots: cancellation, deadlines, priorities, a full house."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
@@ -10,8 +11,8 @@ from cloud.wire import ErrorCode
 from tests.cloud.clients import AnswerError, ChatClient, Metrics, Response
 from tests.cloud.conftest import BACKLOG, SLOTS
 
-# Greedy gibberish does not end before its 8,192 tokens, which takes seconds.
-ENDLESS = {"temperature": 0, "max_tokens": 8000}
+# Greedy gibberish does not end before its 16,000 tokens, which takes long.
+ENDLESS = {"temperature": 0, "max_tokens": 16_000}
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +51,32 @@ async def test_a_stream_that_is_left_frees_its_slot(chat: ChatClient, metrics: M
 
     await metrics.wait_for(before + 1, "hybrid_chat_sequences_total", outcome="cancelled")
     await metrics.wait_for(0, "hybrid_chat_sequences", state="active")
+
+
+async def test_a_call_that_is_cancelled_frees_its_slot(chat: ChatClient, metrics: Metrics) -> None:
+    """The stock backend's way; what happens when a client dies."""
+    before = await outcomes(metrics, "cancelled")
+
+    async with aclosing(chat.stream(sampling=ENDLESS, hang_up=True)) as responses:
+        await anext(responses)
+
+    await metrics.wait_for(before + 1, "hybrid_chat_sequences_total", outcome="cancelled")
+
+
+async def test_leaving_and_refusing_at_full_speed_leave_the_server_up(chat: ChatClient) -> None:
+    """Cancelled gRPC calls do kill this tritonserver, sooner or later; `CHAT_CANCEL` must not."""
+
+    async def leave() -> None:
+        with contextlib.suppress(AnswerError):
+            async with aclosing(chat.stream(sampling=ENDLESS)) as responses:
+                await anext(responses)
+
+    for _ in range(25):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(12):
+                group.create_task(leave())
+
+    assert (await chat.ask(sampling={"max_tokens": 3})).text
 
 
 async def test_a_whole_answer_that_is_left_frees_its_slots(chat: ChatClient, metrics: Metrics) -> None:

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-import transformers  # type: ignore[import-not-found]
+import transformers
 
 from tests.edge.checkpoints import write_checkpoint
 from tests.edge.reference_cases import CASES, PROMPT

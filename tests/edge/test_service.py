@@ -22,7 +22,8 @@ import pytest
 
 from edge import wire
 from edge.app import create_app
-from edge.config import Chat, Config, ConfigError, Embedding, Limits, Runtime, load_config
+from edge.config import Chat, Config, Embedding, Limits, Runtime, load_config
+from edge.engine.settings import ConfigError
 from edge.serving import Drain
 from tests.edge.embedding import WIDTH, write_embedding_artifact
 from tests.servers import serving
@@ -211,7 +212,7 @@ async def test_the_openai_sdk_reads_it(client: httpx.AsyncClient) -> None:
             "unsupported_parameter",
         ),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": 3}}}},
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "it", "schema": {"type": 3}}}},
             400,
             "response_format",
             "invalid_value",

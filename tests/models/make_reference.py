@@ -39,7 +39,7 @@ MAX_TOKENS = 256
 
 def main(folder: Path, destination: Path) -> None:
     import torch
-    import transformers  # type: ignore[import-not-found]  # nothing else of the project needs it
+    import transformers  # nothing else of the project needs it
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.BertModel.from_pretrained(folder).eval()

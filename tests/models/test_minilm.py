@@ -49,18 +49,18 @@ TEMPLATES = [
     "On {day}.{month}.{year} we paid {price} for {} {}.",
     "{number} + {number} = ?",
     '"{}" said the {}, "{} {} {}"',
-    "{} {} {} {} {} {} {}",
+    "{} {} {} {}",
 ]
 
 
 def varied_sentences(count: int) -> list[str]:
-    """The same sentences every time: 1 to about 90 words, six languages, numbers, punctuation, code."""
+    """The same sentences every time: 1 to about 50 words, six languages, numbers, punctuation, code."""
     chance = random.Random(20240229)
     numbers = {"day": 31, "month": 12, "year": 2030, "price": 10_000, "number": 10**9}
     sentences: list[str] = []
     while len(sentences) < count:
         parts = []
-        for _ in range(min(chance.choice([1, 1, 1, 1, 1, 1, 2, 10]), 1 + len(sentences) % 9)):
+        for _ in range(chance.choices([1, 2, 6], [30, 3, 1])[0]):
             template = chance.choice(TEMPLATES)
             words = chance.choice(WORDS).split()
             drawn = {name: str(chance.randint(1, top)) for name, top in numbers.items()}
@@ -103,7 +103,7 @@ def test_8_bit_vectors_stay_close_to_the_float_ones(exact: Encoder, small: Encod
 
 def test_a_vector_does_not_depend_on_its_neighbours(small: Encoder) -> None:
     sentences = varied_sentences(40)
-    outlier = "!!! 999999999 " * 60
+    outlier = "!!! 999999999 " * 12
     alone = np.concatenate([small.encode([text]) for text in sentences])
 
     together = np.concatenate(

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from edge.engine.settings import ConfigError
 from router.admission import Client, digest, load_admission, new_key
 from router.decision import Tier
-from router.errors import AuthenticationError, ConfigError
+from router.errors import AuthenticationError
 from router.query import Priority
 
 

@@ -51,7 +51,7 @@ async def test_a_broken_server_raises_its_own_error(broken_url: str, path: str, 
 
     assert type(caught.value) is error
     assert time.monotonic() - started < 2
-    await it.close()
+    await it.__aexit__()
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ async def test_a_stream_that_fails_halfway_gives_what_came_and_then_raises(
         await read()
 
     assert [delta.text for delta in got] == ["hello"]
-    await it.close()
+    await it.__aexit__()
 
 
 async def test_nobody_at_the_other_end_is_unavailable_and_not_ready() -> None:
@@ -83,4 +83,4 @@ async def test_nobody_at_the_other_end_is_unavailable_and_not_ready() -> None:
         await it.embed(EmbeddingQuery(("a",)))
 
     assert not await it.ready()
-    await it.close()
+    await it.__aexit__()

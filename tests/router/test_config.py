@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from edge.engine.settings import ConfigError
 from router.config import Config, OpenAITarget, json_schema, load_config
-from router.errors import ConfigError
 
 GOOD = """
 targets:
@@ -28,6 +28,10 @@ def test_a_small_file_gets_every_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (
+            GOOD.replace("chat_model", "supports: [tools], chat_model"),
+            "targets.shop.supports: this router cannot carry",
+        ),
         (GOOD + "polcy: {}", "unknown field `polcy`"),
         (GOOD + "listen: {port: 99999}", "$.listen.port"),
         (GOOD + "listen: {host: 0.0.0.0}", "listen.host: '0.0.0.0' is not loopback"),

@@ -4,7 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from router.errors import ConfigError
+from edge.engine.settings import ConfigError
 from router.features import extract_features
 from router.query import Conversation, Message, Parameters, Query
 from router.scoring.fit import Label, fit_linear

@@ -3,14 +3,25 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import onnxruntime as ort
 import pytest
 
+from cloud.config import ChatConfig, EmbedConfig, Provider, TritonConfig
+from cloud.installation import has_nvidia_device
+from cloud.triton import serving
+from deploy.demo import ROOT
+from edge.engine.artifact import ArtifactKind, write_manifest
+from edge.engine.session import CUDA
 from edge.engine.template import ChatTemplate
+from edge.models.catalog import Precision
+from edge.models.llama import export_checkpoint
+from edge.models.store import Store
 from router.backends import Backend
 from router.backends.openai import OpenAIBackend
 from router.backends.triton import TritonBackend
@@ -27,7 +38,7 @@ from router.query import (
     Query,
     RawPrompts,
 )
-from tests.site.parts import Site
+from tests.site.parts import STORE, Site
 
 pytestmark = pytest.mark.anyio
 
@@ -37,19 +48,50 @@ ENDLESS = Parameters(
 )
 
 
-@pytest.fixture(params=["openai", "triton"])
+HAS_CUDA = CUDA in ort.get_available_providers() and has_nvidia_device()
+ON_GPU = pytest.param(
+    "triton-cuda",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(not HAS_CUDA, reason="needs an NVIDIA GPU and a build of ONNX Runtime with CUDA"),
+    ],
+)
+
+
+@pytest.fixture(scope="module")
+def cuda_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Triton's gRPC address, with both models on the CUDA provider."""
+    folder = tmp_path_factory.mktemp("cuda")
+    export_checkpoint(ROOT / "cloud" / "demo", folder, Precision.FLOAT16)
+    write_manifest(folder, kind=ArtifactKind.CHAT, name="demo-cloud", version="float16")
+    config = TritonConfig(
+        chat=ChatConfig(str(folder), provider=Provider.CUDA),
+        embed=EmbedConfig(str(Store(STORE).find("all-minilm-l6-v2")), provider=Provider.CUDA),
+        http_port=0,
+        grpc_port=0,
+        metrics_port=0,
+    )
+    with serving(config) as server:
+        yield server.addresses.grpc
+
+
+@pytest.fixture(params=["openai", "triton", ON_GPU])
 async def backend(request: pytest.FixtureRequest, site: Site) -> AsyncIterator[Backend]:
     config = load_config(site.work / "router.yaml")
     edge, cloud = config.targets["edge-demo"], config.targets["cloud-demo"]
+    assert isinstance(edge, OpenAITarget)
+    assert isinstance(cloud, TritonTarget)
     made: Backend
     if request.param == "openai":
-        assert isinstance(edge, OpenAITarget)
         made = OpenAIBackend("edge-demo", edge, None)
     else:
-        assert isinstance(cloud, TritonTarget)
+        if request.param == "triton-cuda":
+            cloud = msgspec.structs.replace(cloud, address=request.getfixturevalue("cuda_triton"))
         made = TritonBackend("cloud-demo", cloud, ChatTemplate.load(cloud.template or Path()))
-    yield made
-    await made.close()
+    async with made:
+        yield made
+    # gRPC's poller may still hold events of cancelled calls, which must not find this test's loop closed
+    await asyncio.sleep(0.1)
 
 
 def ask(*turns: str, parameters: Parameters = GREEDY, deadline_s: float = 30.0) -> Query:
