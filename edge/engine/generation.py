@@ -37,8 +37,6 @@ from edge.engine.waiting import WaitingList
 __all__ = ["Delta", "Event", "Failure", "Finish", "Generation", "Generator", "Statistics"]
 
 _logger = logging.getLogger(__name__)
-# While nobody decodes, nobody is held up: a burst of prompts is read together before its first step.
-_OPENING = 4
 
 
 class _Counts(Struct):
@@ -229,7 +227,8 @@ class Generator:
         """Let the cancelled and the late leave, take prompts within the budget, decode one step."""
         self._drop_cancelled()
         self._drop_late()
-        budget = self._prefill_tokens * (1 if self._running else _OPENING)
+        # while nobody decodes, nobody is held up: a burst of prompts is read together before its first step
+        budget = self._prefill_tokens * (1 if self._running else self._decoder.slots)
         while budget > 0 and (filling := self._filling or self._admit()) and not filling.cancelled:
             budget -= self._fill(filling)
         decoding = self._running[:-1] if self._filling else self._running
@@ -283,9 +282,9 @@ class Generator:
     def _choose(self, generations: list[Generation], logits: Logits) -> None:
         allowed = [one.grammar.allowed() if one.grammar else None for one in generations]
         choices = pick(logits, [one.picker for one in generations], allowed)
+        self._counts.completion_tokens += len(generations)
         for generation, choice in zip(generations, choices, strict=True):
             generation.token = choice.token
-            self._counts.completion_tokens += 1
             try:
                 reason = self._take(generation, choice)
             except GrammarError as exc:

@@ -50,6 +50,7 @@ class Picker:
 
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
+        self.plain = sampling.temperature == 0 and sampling.logprobs is None
         self._random: np.random.Generator | None = None  # seeding takes longer than a greedy choice
 
     def draw(self) -> float:
@@ -62,6 +63,8 @@ class Picker:
 
 def pick(logits: Logits, pickers: Sequence[Picker], allowed: Sequence[NDArray[np.bool_] | None]) -> list[Choice]:
     """Choose a token for each row of `logits` [n, vocabulary]; `allowed` [vocabulary] is a grammar's word, if any."""
+    if all(picker.plain for picker in pickers) and not any(mask is not None for mask in allowed):
+        return [Choice(token) for token in logits.argmax(axis=-1).tolist()]
     masked = logits
     if any(mask is not None for mask in allowed):
         masked = logits.copy()
