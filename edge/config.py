@@ -49,7 +49,7 @@ class Chat(Section, frozen=True):
     """The model that generates.
 
     `slots` sequences decode together, each with up to `context_tokens` (default: what the model was made for); further
-    ones wait, up to `waiting`. `prefill_tokens` bounds the prompt tokens between two decode steps.
+    ones wait, up to `waiting`. Prompts are read `prefill_tokens` at a time; running answers move on in between.
     """
 
     artifact: Path

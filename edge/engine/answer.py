@@ -43,7 +43,6 @@ class Answer:
     def __init__(self, tokenizer: Tokenizer, sampling: Sampling) -> None:
         self.tokens = 0
         self._tokenizer = tokenizer
-        self._scored = sampling.logprobs is not None
         self._utf8 = Utf8Stream()
         self._stop = StopMatcher(sampling.stop)
         self._read = 0  # characters so far
@@ -58,11 +57,11 @@ class Answer:
     def push(self, choice: Choice) -> tuple[str, tuple[TokenLogprobs, ...]]:
         """Take the next token."""
         self.tokens += 1
-        raw = self._tokenizer.token_bytes(choice.token)
-        if choice.score is not None:
-            top = tuple(self._candidate(score) for score in choice.top)
-            self._waiting.append((self._read, TokenLogprobs(self._candidate(choice.score), top)))
-        text = self._utf8.push(raw)
+        text = self._utf8.push(self._tokenizer.token_bytes(choice.token))
+        if choice.score is None:
+            return self._stop.push(text), ()
+        top = tuple(self._candidate(score) for score in choice.top)
+        self._waiting.append((self._read, TokenLogprobs(self._candidate(choice.score), top)))
         self._read += len(text)
         return self._show(self._stop.push(text))
 

@@ -23,6 +23,8 @@ from edge.engine.session import CUDA, SessionConfig, open_session
 
 _TYPES: Final = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
+_MASK_STEP: Final = 128
+
 Count = Annotated[int, Meta(ge=1)]
 
 
@@ -90,19 +92,21 @@ class Decoder:
         make = CudaKeyValues if session.providers[0].name == CUDA else HostKeyValues
         self._cache: KeyValues = make(len(self._pairs), self._shape, self._dtype)
         self._one_row = self._session.get_outputs()[0].shape[1] == 1
-        # a step's arrays never move, so that each number of rows is bound only once
+        # a step's arrays stay where they are, so that each number of rows is bound only once
         self._ids = np.zeros((slots, 1), np.int64)
-        self._mask = np.zeros((slots, self.context), np.int64)
+        self._mask = np.zeros((slots, 0), np.int64)
         self._masked = [0] * slots
         self._logits = np.empty((slots, 1, self.vocabulary), self._logits_dtype)
-        self._bindings: dict[int, Any] = {}
+        self._step_bindings: dict[int, Any] = {}
+        self._slot_bindings: dict[int, Any] = {}
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
         """Add prompt `tokens` to `slot`, which holds `start` positions; returns logits [vocabulary] after the last."""
         ids = np.array([tokens], np.int64)
         mask = np.ones((1, start + len(tokens)), np.int64)
         logits = np.empty((1, 1 if self._one_row else len(tokens), self.vocabulary), self._logits_dtype)
-        binding = self._bind_cache(slot, 1)
+        if (binding := self._slot_bindings.get(slot)) is None:
+            binding = self._slot_bindings[slot] = self._bind_cache(slot, 1)
         self._bind_step(binding, ids, mask, logits)
         self._session.run_with_iobinding(binding)
         last: Logits = logits[0, -1].astype(np.float32, copy=False)
@@ -115,9 +119,10 @@ class Decoder:
         """
         rows = len(tokens)
         self._ids[:rows, 0] = tokens
+        self._fit_mask(max(lengths) + 1)
         self._extend_mask(lengths)
-        if (binding := self._bindings.get(rows)) is None:
-            binding = self._bindings[rows] = self._bind_cache(0, rows)
+        if (binding := self._step_bindings.get(rows)) is None:
+            binding = self._step_bindings[rows] = self._bind_cache(0, rows)
             self._bind_step(binding, self._ids[:rows], self._mask[:rows], self._logits[:rows])
         self._session.run_with_iobinding(binding)
         last: Logits = self._logits[:rows, 0].astype(np.float32, copy=False)
@@ -126,6 +131,14 @@ class Decoder:
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a sequence of `length` positions to another slot."""
         self._cache.move(source, target, length)
+
+    def _fit_mask(self, longest: int) -> None:
+        """The attention's work grows with the mask's width, so it is little wider than needed."""
+        width = min(-(-longest // _MASK_STEP) * _MASK_STEP, self.context)
+        if width != self._mask.shape[1]:
+            self._mask = np.zeros((self.slots, width), np.int64)
+            self._masked = [0] * self.slots
+            self._step_bindings.clear()
 
     def _extend_mask(self, lengths: Sequence[int]) -> None:
         """Let each row end one position further; a row that holds another sequence than before is written anew."""

@@ -1,11 +1,11 @@
 """
 Continuous batching: sequences join and leave while others decode.
 
-A thread of its own runs the model. Between two decode steps it takes at most `prefill_tokens` prompt tokens, so a long
-prompt cannot hold running streams up; whoever is cancelled leaves before the next step.
+A thread of its own runs the model. Prompts are read in pieces of `prefill_tokens`; once so many tokens were read, those
+that decode have their next step. So between two steps fewer than twice as many are read, a long prompt cannot hold
+running streams up, and a short one is never cut in two. Whoever is cancelled leaves before the next step.
 """
 
-import heapq
 import logging
 import math
 import threading
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from edge.engine.answer import Answer, FinishReason, TokenLogprobs
 from edge.engine.decoder import Decoder
@@ -27,50 +28,15 @@ from edge.engine.errors import (
     OverloadedError,
     StoppedError,
 )
+from edge.engine.events import Deliver, Delta, Event, Failure, Finish, Statistics
 from edge.engine.grammar import Grammar, Grammars
 from edge.engine.sampling import Choice, Logits, Picker, Sampling, pick
 from edge.engine.tokens import Tokenizer
+from edge.engine.waiting import WaitingList
+
+__all__ = ["Delta", "Event", "Failure", "Finish", "Generation", "Generator", "Statistics"]
 
 _logger = logging.getLogger(__name__)
-
-
-class Delta(Struct, frozen=True):
-    """A piece of an answer. `tokens` only if logprobs were asked for; either may be empty, not both."""
-
-    text: str
-    tokens: tuple[TokenLogprobs, ...] = ()
-
-
-class Finish(Struct, frozen=True):
-    """The answer is complete."""
-
-    reason: FinishReason
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class Failure(Struct, frozen=True):
-    """There will be no more of this answer."""
-
-    error: EngineError
-
-
-Event = Delta | Finish | Failure
-Deliver = Callable[[Event], None]
-
-
-class Statistics(Struct, frozen=True):
-    """Sequences now (`active`, `waiting`), and since the start."""
-
-    active: int
-    waiting: int
-    started: int
-    finished: int
-    cancelled: int
-    expired: int
-    failed: int
-    prompt_tokens: int
-    completion_tokens: int
 
 
 class _Counts(Struct):
@@ -122,15 +88,14 @@ class Generator:
     """Owns a decoder and the thread that runs it: `with Generator(...) as generator`."""
 
     def __init__(self, decoder: Decoder, tokenizer: Tokenizer, *, waiting: int = 64, prefill_tokens: int = 64) -> None:
-        """`waiting` bounds those that have no slot yet, `prefill_tokens` the prompt tokens between two decode steps."""
+        """`waiting` bounds those that have no slot yet; `prefill_tokens`: see the module."""
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._grammars = Grammars(tokenizer, decoder.vocabulary, decoder.end_tokens)
         self._most_waiting = waiting
         self._prefill_tokens = prefill_tokens
         self._changed = threading.Condition()
-        self._waiting: list[tuple[int, int, Generation]] = []
-        self._arrivals = 0
+        self._waiting = WaitingList[Generation]()
         self._running: list[Generation] = []  # by slot: those that decode, then at most one that is being prefilled
         self._filling: Generation | None = None
         self._counts = _Counts()
@@ -194,8 +159,7 @@ class Generator:
             free = self._decoder.slots - len(self._running)
             if len(self._waiting) >= self._most_waiting + free:
                 raise OverloadedError(f"{len(self._waiting)} generations wait already; try later or raise `waiting`")
-            self._arrivals += 1
-            heapq.heappush(self._waiting, (priority, self._arrivals, generation))
+            self._waiting.push(generation, priority)
             self._changed.notify()
 
     def submit(
@@ -215,18 +179,7 @@ class Generator:
     def statistics(self) -> Statistics:
         """A snapshot."""
         with self._changed:
-            counts = self._counts
-            return Statistics(
-                len(self._running),
-                len(self._waiting),
-                counts.started,
-                counts.finished,
-                counts.cancelled,
-                counts.expired,
-                counts.failed,
-                counts.prompt_tokens,
-                counts.completion_tokens,
-            )
+            return Statistics(len(self._running), len(self._waiting), **asdict(self._counts))
 
     def _limit(self, prompt: Sequence[int], sampling: Sampling) -> int:
         context = self._decoder.context
@@ -248,11 +201,7 @@ class Generator:
             if generation.cancelled:
                 return
             generation.cancelled = True
-            kept = [entry for entry in self._waiting if entry[2] is not generation]
-            if len(kept) < len(self._waiting):
-                self._waiting = kept
-                heapq.heapify(self._waiting)
-                self._counts.cancelled += 1
+            self._counts.cancelled += len(self._waiting.take(lambda one: one is generation))
 
     def _work(self) -> None:
         while self._wait_work():
@@ -263,22 +212,25 @@ class Generator:
                 self._fail_running(CrashedError(f"the model failed: {' '.join(str(exc).split())}"))
         self._fail_running(StoppedError("the generator stopped before the answer was complete"))
         with self._changed:
-            left, self._waiting = self._waiting, []
-        for _, _, generation in left:
+            left = self._waiting.take(lambda _: True)
+        for generation in left:
             self._fail(generation, StoppedError("the generator stopped before the work began"))
 
     def _wait_work(self) -> bool:
+        if self._running and not self._stopping:
+            return True
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._waiting or self._running)
+            self._changed.wait_for(lambda: self._stopping or len(self._waiting) or self._running)
             return not self._stopping
 
     def _turn(self) -> None:
         """Let the cancelled and the late leave, take prompts within the budget, decode one step."""
         self._drop_cancelled()
         self._drop_late()
-        budget = self._prefill_tokens
-        while budget > 0 and (filling := self._filling or self._admit()):
-            budget -= self._fill(filling, budget)
+        # while nobody decodes, nobody is held up: a burst of prompts is read together before its first step
+        budget = self._prefill_tokens * (1 if self._running else self._decoder.slots)
+        while budget > 0 and (filling := self._filling or self._admit()) and not filling.cancelled:
+            budget -= self._fill(filling)
         decoding = self._running[:-1] if self._filling else self._running
         if decoding:
             self._step(list(decoding))
@@ -293,12 +245,9 @@ class Generator:
         late = [one for one in self._running if one.deadline <= now]
         for generation in late:
             self._remove(generation)
-        with self._changed:
-            kept = [entry for entry in self._waiting if entry[2].deadline > now]
-            if len(kept) < len(self._waiting):
-                late += [entry[2] for entry in self._waiting if entry[2].deadline <= now]
-                heapq.heapify(kept)
-                self._waiting = kept
+        if self._waiting:
+            with self._changed:
+                late += self._waiting.take(lambda one: one.deadline <= now)
         self._counts.expired += len(late)
         for generation in late:
             self._deliver(generation, Failure(ExpiredError("the deadline passed before the answer was complete")))
@@ -307,15 +256,15 @@ class Generator:
         with self._changed:
             if not self._waiting or len(self._running) >= self._decoder.slots:
                 return None
-            generation = heapq.heappop(self._waiting)[2]
+            generation = self._waiting.pop()
             self._running.append(generation)
             self._filling = generation
             self._counts.started += 1
             return generation
 
-    def _fill(self, generation: Generation, budget: int) -> int:
-        """Prefill up to `budget` tokens of a prompt; after the last the answer has its first token."""
-        piece = generation.prompt[generation.length : generation.length + budget]
+    def _fill(self, generation: Generation) -> int:
+        """Prefill a piece of a prompt; after the last one the answer has its first token."""
+        piece = generation.prompt[generation.length : generation.length + self._prefill_tokens]
         logits = self._decoder.prefill(len(self._running) - 1, piece, generation.length)
         generation.length += len(piece)
         self._counts.prompt_tokens += len(piece)
@@ -333,9 +282,9 @@ class Generator:
     def _choose(self, generations: list[Generation], logits: Logits) -> None:
         allowed = [one.grammar.allowed() if one.grammar else None for one in generations]
         choices = pick(logits, [one.picker for one in generations], allowed)
+        self._counts.completion_tokens += len(generations)
         for generation, choice in zip(generations, choices, strict=True):
             generation.token = choice.token
-            self._counts.completion_tokens += 1
             try:
                 reason = self._take(generation, choice)
             except GrammarError as exc:

@@ -50,15 +50,21 @@ class Picker:
 
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
-        self._random = np.random.default_rng(None if sampling.seed is None else sampling.seed % 2**64)
+        self.plain = sampling.temperature == 0 and sampling.logprobs is None
+        self._random: np.random.Generator | None = None  # seeding takes longer than a greedy choice
 
     def draw(self) -> float:
         """The next random number in [0, 1)."""
+        if self._random is None:
+            seed = self.sampling.seed
+            self._random = np.random.default_rng(None if seed is None else seed % 2**64)
         return float(self._random.random())
 
 
 def pick(logits: Logits, pickers: Sequence[Picker], allowed: Sequence[NDArray[np.bool_] | None]) -> list[Choice]:
     """Choose a token for each row of `logits` [n, vocabulary]; `allowed` [vocabulary] is a grammar's word, if any."""
+    if all(picker.plain for picker in pickers) and not any(mask is not None for mask in allowed):
+        return [Choice(token) for token in logits.argmax(axis=-1).tolist()]
     masked = logits
     if any(mask is not None for mask in allowed):
         masked = logits.copy()

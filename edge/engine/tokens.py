@@ -74,10 +74,15 @@ class Utf8Stream:
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._open = False  # whether a character lacks bytes
 
     def push(self, piece: bytes) -> str:
         """The characters that `piece` completes."""
-        return self._decoder.decode(piece)
+        if not self._open and piece.isascii():
+            return piece.decode()
+        text = self._decoder.decode(piece)
+        self._open = bool(self._decoder.getstate()[0])
+        return text
 
     def flush(self) -> str:
         """What is left: U+FFFD for an unfinished character."""
