@@ -98,18 +98,27 @@ class Decoder:
         self._masked = [0] * slots
         self._logits = np.empty((slots, 1, self.vocabulary), self._logits_dtype)
         self._step_bindings: dict[int, Any] = {}
-        self._slot_bindings: dict[int, Any] = {}
+        self._slot_bindings: dict[tuple[int, int], Any] = {}
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
         """Add prompt `tokens` to `slot`, which holds `start` positions; returns logits [vocabulary] after the last."""
-        ids = np.array([tokens], np.int64)
-        mask = np.ones((1, start + len(tokens)), np.int64)
-        logits = np.empty((1, 1 if self._one_row else len(tokens), self.vocabulary), self._logits_dtype)
-        if (binding := self._slot_bindings.get(slot)) is None:
-            binding = self._slot_bindings[slot] = self._bind_cache(slot, 1)
+        last: Logits = self._read(slot, [tokens], start)[0]
+        return last
+
+    def prefill_equal(self, prompts: Sequence[Sequence[int]]) -> Logits:
+        """Read whole prompts of one length into the slots 0..n-1; returns logits [n, vocabulary] after their last."""
+        return self._read(0, prompts, 0)
+
+    def _read(self, slot: int, rows: Sequence[Sequence[int]], start: int) -> Logits:
+        ids = np.array(rows, np.int64)
+        count, length = ids.shape
+        mask = np.ones((count, start + length), np.int64)
+        logits = np.empty((count, 1 if self._one_row else length, self.vocabulary), self._logits_dtype)
+        if (binding := self._slot_bindings.get((slot, count))) is None:
+            binding = self._slot_bindings[slot, count] = self._bind_cache(slot, count)
         self._bind_step(binding, ids, mask, logits)
         self._session.run_with_iobinding(binding)
-        last: Logits = logits[0, -1].astype(np.float32, copy=False)
+        last: Logits = logits[:, -1].astype(np.float32, copy=False)
         return last
 
     def step(self, tokens: Sequence[int], lengths: Sequence[int]) -> Logits:

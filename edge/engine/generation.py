@@ -229,6 +229,8 @@ class Generator:
         self._drop_late()
         # while nobody decodes, nobody is held up: a burst of prompts is read together before its first step
         budget = self._prefill_tokens * (1 if self._running else self._decoder.slots)
+        if not self._running:
+            budget -= self._fill_equal()
         while budget > 0 and (filling := self._filling or self._admit()) and not filling.cancelled:
             budget -= self._fill(filling)
         decoding = self._running[:-1] if self._filling else self._running
@@ -261,6 +263,31 @@ class Generator:
             self._filling = generation
             self._counts.started += 1
             return generation
+
+    def _fill_equal(self) -> int:
+        """Read short prompts of one length in one run, such as those of the `n` answers to one question.
+
+        Returns how many tokens they have.
+        """
+        with self._changed:
+            first = self._waiting.peek()
+            length = len(first.prompt) if first else 0
+            while (
+                (one := self._waiting.peek())
+                and len(one.prompt) == length <= self._prefill_tokens
+                and len(self._running) < self._decoder.slots
+            ):
+                self._running.append(self._waiting.pop())
+            self._counts.started += len(self._running)
+        if not self._running:
+            return 0
+        generations = list(self._running)
+        logits = self._decoder.prefill_equal([one.prompt for one in generations])
+        for generation in generations:
+            generation.length = length
+        self._counts.prompt_tokens += length * len(generations)
+        self._choose(generations, logits)
+        return length * len(generations)
 
     def _fill(self, generation: Generation) -> int:
         """Prefill a piece of a prompt; after the last one the answer has its first token."""

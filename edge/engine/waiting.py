@@ -26,6 +26,10 @@ class WaitingList(Generic[Item]):
         """Take the next item. Raises `IndexError` when there is none."""
         return heapq.heappop(self._heap)[2]
 
+    def peek(self) -> Item | None:
+        """The next item, which stays."""
+        return self._heap[0][2] if self._heap else None
+
     def take(self, leaves: Callable[[Item], bool]) -> list[Item]:
         """Take every item that `leaves`, in the order in which they would have gone."""
         taken = sorted(entry for entry in self._heap if leaves(entry[2]))

@@ -76,6 +76,18 @@ def test_a_prompt_in_pieces_is_the_same_prompt(model: Path, size: int) -> None:
     assert logits == pytest.approx(whole, abs=2e-3)
 
 
+def test_prompts_of_one_length_read_together_are_as_if_read_alone(model: Path) -> None:
+    together, alone = Decoder(model, SESSION, slots=3), Decoder(model, SESSION, slots=3)
+    asked = [prompt[:9] for prompt in prompts(12, 60) if len(prompt) >= 9][:3]
+
+    read = together.prefill_equal(asked)
+    one_by_one = np.stack([alone.prefill(slot, prompt, 0) for slot, prompt in enumerate(asked)])
+
+    np.testing.assert_allclose(read, one_by_one, atol=1e-4)
+    tokens = read.argmax(axis=-1).tolist()
+    np.testing.assert_allclose(together.step(tokens, [9] * 3), alone.step(tokens, [9] * 3), atol=1e-4)
+
+
 def test_moving_a_sequence_keeps_it(model: Path) -> None:
     decoder = Decoder(model, SESSION, slots=3)
     first, second = prompts(2)
