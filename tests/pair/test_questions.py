@@ -119,10 +119,6 @@ def test_letters(questions: list[Question]) -> None:
     for question in of_kind(questions, Kind.NTH_LETTER):
         (place,) = numbers_in(asked(question))
         assert question.answer == letters_in(asked(question))[place - 1]
-    for question in of_kind(questions, Kind.LETTER_COUNT):
-        letters = letters_in(asked(question))
-        assert int(question.answer) in {letters.count(letter) for letter in letters}
-        assert question.working.startswith(tuple(letters))
 
 
 def test_weekday(questions: list[Question]) -> None:

@@ -95,4 +95,4 @@ def _draw_fact(rng: random.Random) -> tuple[str, str]:
 def _draw_name(rng: random.Random) -> str:
     if rng.random() < 0.7:
         return choose(rng, "things", "names")
-    return "".join(rng.choices(_SYLLABLES, k=rng.randint(1, 2))).capitalize()
+    return "".join(rng.choices(_SYLLABLES, k=2)).capitalize()
