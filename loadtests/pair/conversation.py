@@ -13,13 +13,13 @@ OUT_OF_SCOPE_SHARE = 0.08
 EARLIER_SHARE = 0.06
 # Kinds that are learnt late are drawn more often in training; a kind not named here counts 1.
 TRAINING_WEIGHTS = {
-    Kind.STORY: 2.0,
     Kind.RECALL: 4.0,
-    Kind.SORT: 1.5,
-    Kind.REVERSE: 1.5,
+    Kind.STORY: 3.0,
+    Kind.SUBTRACTION: 3.0,
+    Kind.SORT: 3.0,
+    Kind.SEQUENCE: 2.0,
     Kind.ADDITION: 2.0,
-    Kind.SUBTRACTION: 1.5,
-    Kind.CLOCK: 1.5,
+    Kind.TOTAL: 2.0,
 }
 
 
