@@ -77,10 +77,11 @@ def make_division(rng: random.Random, split: Split) -> Task:
 
 def make_units(rng: random.Random, split: Split) -> Task:
     """Difficulty is the digits of the amount, one more for a factor of two digits that is no power of ten."""
-    # Powers of ten only append zeros, so they are drawn half as often.
-    ((larger, smaller, factor),) = rng.choices(UNITS, [1 if is_power_of_ten(unit[2]) else 2 for unit in UNITS])
+    # Powers of ten only append zeros, so they are drawn a third as often.
+    ((larger, smaller, factor),) = rng.choices(UNITS, [1 if is_power_of_ten(unit[2]) else 3 for unit in UNITS])
     power = is_power_of_ten(factor)
-    digits = rng.randint(1, 3 if factor < 10 or factor % 10 == 0 else 2)
+    lengths = (1, 2, 3) if factor < 10 or factor % 10 == 0 else (1, 2)
+    (digits,) = rng.choices(lengths, weights=lengths)
     a = max(2, draw(rng, digits))
     wording = phrase(rng, split, "units")
     text = fill(wording, a=a, **{"from": larger, "to": smaller})
