@@ -119,10 +119,6 @@ def test_letters(questions: list[Question]) -> None:
     for question in of_kind(questions, Kind.NTH_LETTER):
         (place,) = numbers_in(asked(question))
         assert question.answer == letters_in(asked(question))[place - 1]
-    for question in of_kind(questions, Kind.LETTER_COUNT):
-        letters = letters_in(asked(question))
-        assert int(question.answer) in {letters.count(letter) for letter in letters}
-        assert question.working.startswith(tuple(letters))
 
 
 def test_weekday(questions: list[Question]) -> None:
@@ -143,13 +139,15 @@ def test_clock(questions: list[Question]) -> None:
         assert question.answer == f"{later // 60:02}:{later % 60:02}"
 
 
-def test_story_answer_follows_from_its_working(questions: list[Question]) -> None:
+def test_story_answer_follows_from_its_numbers(questions: list[Question]) -> None:
     for question in of_kind(questions, Kind.STORY):
-        for step in question.working.split(","):
-            a, sign, b, result = re.fullmatch(r"(\d+)([-+*])(\d+)=(\d+)", step).groups()  # type: ignore[union-attr]
-            assert int(result) == {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[sign]
-        assert question.answer == result
-        assert {a, b} <= {*map(str, numbers_in(asked(question))), question.working.split("=")[1].split(",")[0]}
+        a, b, c = (numbers_in(asked(question)) * 2)[:3]
+        orders = [(a, b, c), (b, a, c), (c, a, b)]
+        reachable = (
+            {x + y * z for x, y, z in orders} | {y * z - x for x, y, z in orders} | {x - y * z for x, y, z in orders}
+        )
+        reachable |= {a + b - c, a - b - c}
+        assert int(question.answer) in reachable
 
 
 def test_recall_asks_for_a_fact_of_turn_one(questions: list[Question]) -> None:

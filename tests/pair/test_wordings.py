@@ -48,6 +48,12 @@ def test_frames_are_disjoint(section: str) -> None:
     assert not set(wordings["train"]) & set(wordings["test"])
 
 
+@pytest.mark.parametrize("key", ["openers", "facts"])
+def test_told_facts_are_disjoint(key: str) -> None:
+    wordings = load_wordings()["recall"]
+    assert not set(wordings[f"{key}_train"]) & set(wordings[f"{key}_test"])
+
+
 def test_no_generated_test_wording_is_generated_for_training() -> None:
     train = {question.wording for question in generate(3, 60_000, Split.TRAIN)}
     test = {question.wording for question in generate(3, 6_000, Split.TEST)}

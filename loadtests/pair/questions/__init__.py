@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from loadtests.pair.questions.dates import make_clock, make_weekday
 from loadtests.pair.questions.dialogue import make_followup, make_recall
-from loadtests.pair.questions.letters import make_letter_count, make_nth_letter, make_reverse
+from loadtests.pair.questions.letters import make_nth_letter, make_reverse
 from loadtests.pair.questions.lists import make_extreme, make_mean, make_parity, make_sequence, make_sort, make_total
 from loadtests.pair.questions.numbers import (
     make_addition,
@@ -56,7 +56,6 @@ KINDS: Mapping[Kind, Callable[[random.Random, Split], Task]] = {
     Kind.PARITY: make_parity,
     Kind.SEQUENCE: make_sequence,
     Kind.REVERSE: make_reverse,
-    Kind.LETTER_COUNT: make_letter_count,
     Kind.NTH_LETTER: make_nth_letter,
     Kind.WEEKDAY: make_weekday,
     Kind.CLOCK: make_clock,

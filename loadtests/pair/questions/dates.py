@@ -12,7 +12,7 @@ DAYS = tuple(calendar.day_name)
 
 def make_weekday(rng: random.Random, split: Split) -> Task:
     """Some days after or before a weekday; difficulty 1: up to 6 days, 2: up to 30, 3: up to 99, 4: up to 999."""
-    difficulty = rng.randint(1, 4)
+    (difficulty,) = rng.choices((1, 2, 3, 4), (4, 3, 2, 1))
     days = rng.randint(*((1, 6), (7, 30), (31, 99), (100, 999))[difficulty - 1])
     start, step = rng.randrange(7), 1 if rng.random() < 0.7 else -1
     path = [DAYS[(start + step * index) % 7] for index in range(days % 7 + 1)]
@@ -24,7 +24,7 @@ def make_weekday(rng: random.Random, split: Split) -> Task:
 
 def make_clock(rng: random.Random, split: Split) -> Task:
     """Difficulty 1: minutes within the hour; 2: into the next hour; 3: hours and minutes; 4: past midnight."""
-    difficulty = rng.randint(1, 4)
+    (difficulty,) = rng.choices((1, 2, 3, 4), (2, 2, 3, 3))
     hour, minute = rng.randint(0, 22 if difficulty < 3 else 12), rng.randint(0, 59)
     hours, minutes = 0, rng.randint(1, 59)
     if difficulty == 1:

@@ -5,7 +5,7 @@ import string
 
 from loadtests.pair.questions.numbers import draw
 from loadtests.pair.questions.question import ANSWER_MARK, Message, Split, Task
-from loadtests.pair.questions.wording import choose, fill, load_wordings, phrase
+from loadtests.pair.questions.wording import choose, fill, phrase
 from loadtests.pair.questions.working import add_columns, multiply, subtract_columns
 
 ACKNOWLEDGEMENT = "Okay, I will remember that."
@@ -81,20 +81,18 @@ def make_followup(rng: random.Random, split: Split) -> Task:
 
 
 def _draw_fact(rng: random.Random) -> tuple[str, str]:
-    sort = rng.choice(("number", "code", "colour", "name", "thing"))
+    sort = rng.choice(("number", "number", "code", "colour", "name", "food", "animal", "hobby", "drink"))
+    thing = choose(rng, "recall", f"things_{sort}")
     if sort == "number":
-        value = str(draw(rng, rng.randint(1, 4)))
-    elif sort == "code":
-        value = "".join(rng.choices(string.ascii_uppercase + string.digits, k=rng.randint(3, 5)))
-    elif sort == "colour":
-        value = choose(rng, "recall", "colours")
-    elif sort == "name":
-        names = load_wordings()["things"]["names"]
-        value = (
-            rng.choice(names)
-            if rng.random() < 0.3
-            else "".join(rng.choices(_SYLLABLES, k=rng.randint(1, 3))).capitalize()
-        )
-    else:
-        value = choose(rng, "recall", "objects")
-    return choose(rng, "recall", f"things_{sort}"), value
+        return thing, str(draw(rng, rng.randint(1, 4)))
+    if sort == "code":
+        return thing, "".join(rng.choices(string.ascii_uppercase + string.digits, k=rng.randint(3, 4)))
+    if sort == "name":
+        return thing, _draw_name(rng)
+    return thing, choose(rng, "recall", f"values_{sort}")
+
+
+def _draw_name(rng: random.Random) -> str:
+    if rng.random() < 0.7:
+        return choose(rng, "things", "names")
+    return "".join(rng.choices(_SYLLABLES, k=2)).capitalize()

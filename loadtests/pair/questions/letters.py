@@ -17,25 +17,9 @@ def make_reverse(rng: random.Random, split: Split) -> Task:
     return Task((length - 1) // 2, wording, fill(wording, s=letters), letters[::-1], working)
 
 
-def make_letter_count(rng: random.Random, split: Split) -> Task:
-    """How often a letter occurs among 4 to 16; the working carries a tally."""
-    length = rng.randint(4, 16)
-    few = rng.sample(string.ascii_uppercase, rng.randint(2, 4))
-    letters = "".join(rng.choices(few, k=length))
-    wanted = rng.choice(letters)
-    tally, steps = 0, []
-    for letter in letters:
-        tally += letter == wanted
-        steps.append(f"{letter}{tally}")
-    wording = phrase(rng, split, "letter_count")
-    return Task(
-        (length - 1) // 3, wording, fill(wording, c=wanted, s=letters), str(tally), f"{wanted}: " + "".join(steps)
-    )
-
-
 def make_nth_letter(rng: random.Random, split: Split) -> Task:
-    """The n-th of 4 to 15 letters; difficulty grows with n."""
-    length = rng.randint(4, 15)
+    """The n-th of 6 to 15 letters; difficulty grows with n."""
+    length = rng.randint(6, 15)
     letters, place = _draw_letters(rng, length), rng.randint(1, length)
     wording = phrase(rng, split, "nth_letter")
     text = fill(wording, n=place, nth=_write_ordinal(place), s=letters)

@@ -5,7 +5,7 @@ import random
 from loadtests.pair.questions.numbers import draw
 from loadtests.pair.questions.question import Split, Task
 from loadtests.pair.questions.wording import fill, phrase
-from loadtests.pair.questions.working import divide, running_total
+from loadtests.pair.questions.working import add_columns, divide, running_total, subtract_columns
 
 LARGEST = ("largest", "biggest", "highest", "greatest")
 SMALLEST = ("smallest", "lowest", "least")
@@ -97,9 +97,9 @@ def make_sequence(rng: random.Random, split: Split) -> Task:
     wording = phrase(rng, split, "sequence")
     text = fill(wording, list=", ".join(map(str, terms[:-1])))
     before, last = terms[-3], terms[-2]
-    sign = "+" if last > before else "-"
-    gap = f"{max(last, before)}-{min(last, before)}={step}"
-    return Task(difficulty, wording, text, str(terms[-1]), f"{gap},{last}{sign}{step}={terms[-1]}")
+    gap = subtract_columns(max(last, before), min(last, before))
+    move = add_columns(last, step) if last > before else subtract_columns(last, step)
+    return Task(difficulty, wording, text, str(terms[-1]), f"{gap} -> {step}\n{move}")
 
 
 def _draw_apart(rng: random.Random, count: int, digits: int) -> list[int]:

@@ -33,6 +33,11 @@ def draw(rng: random.Random, digits: int) -> int:
     return rng.randint(10 ** (digits - 1), 10**digits - 1)
 
 
+def is_power_of_ten(number: int) -> bool:
+    """10, 100, 1000 and so on."""
+    return str(number).strip("0") == "1"
+
+
 def make_addition(rng: random.Random, split: Split) -> Task:
     """Two numbers of up to 5 digits; difficulty is the digits of the longer one."""
     digits = rng.randint(1, 5)
@@ -72,11 +77,13 @@ def make_division(rng: random.Random, split: Split) -> Task:
 
 def make_units(rng: random.Random, split: Split) -> Task:
     """Difficulty is the digits of the amount, one more for a factor of two digits that is no power of ten."""
-    larger, smaller, factor = rng.choice(UNITS)
-    digits = rng.randint(1, 3 if factor < 10 or factor % 10 == 0 else 2)
+    # Powers of ten only append zeros, so they are drawn a third as often.
+    ((larger, smaller, factor),) = rng.choices(UNITS, [1 if is_power_of_ten(unit[2]) else 3 for unit in UNITS])
+    power = is_power_of_ten(factor)
+    lengths = (1, 2, 3) if factor < 10 or factor % 10 == 0 else (1, 2)
+    (digits,) = rng.choices(lengths, weights=lengths)
     a = max(2, draw(rng, digits))
     wording = phrase(rng, split, "units")
     text = fill(wording, a=a, **{"from": larger, "to": smaller})
-    power = str(factor).strip("0") == "1"
     working = f"{a}*{factor}" if power else f"{a}*{factor}\n{multiply(a, factor)}"
     return Task(digits + (not power and factor > 10), wording, text, str(a * factor), working)

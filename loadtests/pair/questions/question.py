@@ -33,7 +33,6 @@ class Kind(StrEnum):
     PARITY = "parity"
     SEQUENCE = "sequence"
     REVERSE = "reverse"
-    LETTER_COUNT = "letter_count"
     NTH_LETTER = "nth_letter"
     WEEKDAY = "weekday"
     CLOCK = "clock"

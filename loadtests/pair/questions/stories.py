@@ -4,13 +4,14 @@ import random
 
 from loadtests.pair.questions.question import Split, Task
 from loadtests.pair.questions.wording import choose, fill, load_wordings, phrase
+from loadtests.pair.questions.working import add_columns, multiply_digit, subtract_columns
 
 SHAPES = ("plus_times", "times_minus", "plus_minus", "minus_minus", "minus_times")
 
 
 def make_story(rng: random.Random, split: Split) -> Task:
     """Difficulty 1: small numbers throughout; 2 and 3: larger amounts and factors."""
-    difficulty = rng.randint(1, 3)
+    (difficulty,) = rng.choices((1, 2, 3), (3, 2, 1))
     shape = rng.choice(SHAPES)
     a, b, c = _draw_amounts(rng, shape, difficulty)
     answer, working = _solve(shape, a, b, c)
@@ -36,12 +37,13 @@ def _draw_amounts(rng: random.Random, shape: str, difficulty: int) -> tuple[int,
 
 
 def _solve(shape: str, a: int, b: int, c: int) -> tuple[int, str]:
+    if shape == "plus_minus":
+        first, working = a + b, add_columns(a, b)
+    elif shape == "minus_minus":
+        first, working = a - b, subtract_columns(a, b)
+    else:
+        first, working = b * c, multiply_digit(c, b)
     if shape == "plus_times":
-        return a + b * c, f"{b}*{c}={b * c},{a}+{b * c}={a + b * c}"
-    if shape == "times_minus":
-        return b * c - a, f"{b}*{c}={b * c},{b * c}-{a}={b * c - a}"
-    if shape == "minus_times":
-        return a - b * c, f"{b}*{c}={b * c},{a}-{b * c}={a - b * c}"
-    first = a + b if shape == "plus_minus" else a - b
-    sign = "+" if shape == "plus_minus" else "-"
-    return first - c, f"{a}{sign}{b}={first},{first}-{c}={first - c}"
+        return a + first, f"{working} -> {first}\n{add_columns(a, first)}"
+    larger, smaller = (a, first) if shape == "minus_times" else (first, a if shape == "times_minus" else c)
+    return larger - smaller, f"{working} -> {first}\n{subtract_columns(larger, smaller)}"
