@@ -8,7 +8,7 @@ from edge.engine.answer import FinishReason, TokenLogprobs
 from edge.engine.errors import EngineError
 
 
-class Delta(Struct, frozen=True):
+class Delta(Struct, frozen=True, gc=False):
     """A piece of an answer. `tokens` only if logprobs were asked for; either may be empty, not both."""
 
     text: str

@@ -37,7 +37,7 @@ class Score(Struct, frozen=True):
     rank: int
 
 
-class Choice(Struct, frozen=True):
+class Choice(Struct, frozen=True, gc=False):
     """The token at a place; `score` and `top` (likeliest first) only where they were asked for."""
 
     token: int

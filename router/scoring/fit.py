@@ -18,7 +18,7 @@ Matrix = np.ndarray[Any, np.dtype[np.float32]]
 _STEPS = 300
 _RATE = 0.05
 _FOLDS = 5
-_L2_GRID = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+_L2_GRID = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 _SMALLEST_WEIGHT = 1e-3
 
 
