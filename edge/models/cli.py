@@ -150,9 +150,7 @@ def pin_command(name: str, place: Workplace) -> None:
     with _reported():
         model = pin_model(place.catalog().find(name), place.catalog_path.absolute().parent)
         write_catalog(place.catalog_path, place.catalog().replacing(model))
-        click.echo(
-            f"{model.label}: {len(model.files)} files, {spell_bytes(model.source_bytes)} -> {place.catalog_path}"
-        )
+        _tell_recorded(model, place.catalog_path)
 
 
 @main.command(name="add")
@@ -176,9 +174,7 @@ def add_command(repo: str, revision: str, name: str | None, precision: str, plac
         catalog = place.catalog() if place.catalog_path.exists() else Catalog([])
         model = add_model(repo, revision, name, Precision(precision), place.store, Progress())
         write_catalog(place.catalog_path, catalog.replacing(model))
-        click.echo(
-            f"{model.label}: {len(model.files)} files, {spell_bytes(model.source_bytes)} -> {place.catalog_path}"
-        )
+        _tell_recorded(model, place.catalog_path)
 
 
 @contextmanager
