@@ -251,8 +251,8 @@ Ready: {url}/v1  (open to this machine only: no keys are set). Ctrl-C stops ever
   curl -si {url}/v1/chat/completions \\
     -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is 3 plus 4?"}}]}}'
   curl -si {url}/v1/chat/completions \\
-    -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is 4817 plus 3956?"}}]}}'
-  .venv/bin/hybrid route "What is 4817 plus 3956?"
+    -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is 4817 minus 3956?"}}]}}'
+  .venv/bin/hybrid route "What is 4817 minus 3956?"
 """
 
 if __name__ == "__main__":

@@ -160,8 +160,9 @@ async def test_a_stop_string_ends_an_answer_and_is_not_in_it(backend: Backend) -
 
 async def test_a_seed_repeats_an_answer_and_another_changes_it(backend: Backend) -> None:
     async def sample(seed: int) -> str:
-        parameters = Parameters(temperature=1.8, seed=seed, max_tokens=60)
-        return (await backend.complete(ask("Hello there!", parameters=parameters))).choices[0].text
+        # no chat template: the models have no firm opinion of what follows
+        query = Query(RawPrompts(("Z",)), Parameters(temperature=2.0, seed=seed, max_tokens=60))
+        return (await backend.complete(query)).choices[0].text
 
     first, again, *others = await asyncio.gather(sample(1), sample(1), sample(2), sample(3), sample(4))
 

@@ -143,7 +143,7 @@ def test_sigterm_lets_a_stream_finish_and_exits_0(site: Site, tmp_path: Path) ->
 
 
 def test_a_stream_over_the_drain_limit_ends_with_an_error_event(site: Site, tmp_path: Path) -> None:
-    with router_beside(site, tmp_path, drain_s=0.4) as (process, url):
+    with router_beside(site, tmp_path, drain_s=1.5) as (process, url):
         text, ready, status = stop_while_streaming(process, url)
 
     last = text.strip().split("\n\n")[-1]

@@ -38,7 +38,7 @@ def test_the_configuration_is_one() -> None:
 
 
 def test_route_explains_from_the_command_line(site: Site) -> None:
-    command = [sys.executable, "-m", "router", "route", "What is 4817 plus 3956?", "--url", site.url]
+    command = [sys.executable, "-m", "router", "route", "What is 4817 minus 3956?", "--url", site.url]
 
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
 
