@@ -82,11 +82,13 @@ def test_killing_a_part_under_load_gives_errors_not_silence(own_site: Site, part
 
     with ThreadPoolExecutor(8) as pool:
         running = [pool.submit(hammer, bool(i % 2)) for i in range(8)]
-        time.sleep(1.0)
-        own_site.kill(part)
-        killed_at.append(time.monotonic())
-        time.sleep(1.5)
-        stop.set()
+        try:
+            time.sleep(1.0)
+            own_site.kill(part)
+            killed_at.append(time.monotonic())
+            time.sleep(1.5)
+        finally:
+            stop.set()  # or the pool would wait for its threads forever
         complaints = [complaint for one in running for complaint in one.result(timeout=30)]
 
     assert complaints == []
