@@ -73,16 +73,16 @@ def _ask(label: str, artifact: Path, questions: Sequence[Question]) -> Right:
 
 def _route(questions: Sequence[Question]) -> Right:
     config = load_config(SITE / "router.yaml")
-    if config.policy.artifact is None:
-        raise click.ClickException(f"{SITE / 'router.yaml'} names no policy.artifact")
-    scorer = load_linear(config.policy.artifact)
+    if config.scoring.artifact is None:
+        raise click.ClickException(f"{SITE / 'router.yaml'} names no scoring.artifact")
+    scorer = load_linear(config.scoring.artifact)
     eligible = select_eligible(Rules(), config.chat_targets())
     up = {target.name for target in eligible.targets}
     chosen = []
     for question in questions:
         query = Query(Conversation(tuple(Message(*message) for message in question.messages)), Parameters())
-        score = scorer.explain(query).score
-        chosen.append(decide(eligible, score=score, threshold=config.policy.threshold, up=up).tier is Tier.CLOUD)
+        score = scorer.explain_now(query.prompt).score.value
+        chosen.append(decide(eligible, score=score, threshold=0.5, up=up).tier is Tier.CLOUD)
     return np.array(chosen)
 
 

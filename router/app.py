@@ -21,6 +21,7 @@ from router.backends.triton import TritonBackend
 from router.config import AnyTarget, Config, OpenAITarget, read_secret
 from router.health import Health
 from router.pipeline import Pipeline
+from router.policy import make_policy
 from router.scoring import Scorer, UnknownScorer
 from router.scoring.linear import load_linear
 from router.telemetry import Telemetry
@@ -33,7 +34,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
         ConfigError: a file that the configuration names is wrong.
     """
     admission = load_admission(config.keys_file)
-    scorer: Scorer = load_linear(config.policy.artifact) if config.policy.artifact else UnknownScorer()
+    scorer: Scorer = load_linear(config.scoring.artifact) if config.scoring.artifact else UnknownScorer()
     makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
     telemetry = Telemetry()
 
@@ -46,7 +47,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
             health = Health(backends, config.probe, telemetry)
             await health.check()
             pipeline = Pipeline(
-                backends, config.chat_targets(), config.embedding_targets(), health, scorer, config.policy.threshold
+                backends, config.chat_targets(), config.embedding_targets(), health, scorer, make_policy(config.policy)
             )
             app.state.service = Service(config, admission, pipeline, health, scorer, telemetry, drain)
             async with running(drain, health.watch()):

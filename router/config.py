@@ -51,11 +51,74 @@ class Probe(Section, frozen=True):
     successes_to_up: Annotated[int, Meta(ge=1)] = 1
 
 
-class Policy(Section, frozen=True):
-    """Scores from `threshold` up go to the cloud; without an artifact every score is 0.5."""
+class EmbeddingUse(StrEnum):
+    """When the full embedding is computed for a score: never, where it can change the decision, always."""
+
+    NEVER = "never"
+    AUTO = "auto"
+    ALWAYS = "always"
+
+
+class Scoring(Section, frozen=True):
+    """What scores rest on; without an artifact every score is 0.5.
+
+    `embedding` is the folder of the embedding model that the artifact was fitted with. The artifact's file is looked at
+    every `reload_s`: a changed one that is good replaces the one in use.
+    """
 
     artifact: Path | None = None
+    embedding: Path | None = None
+    use_embedding: EmbeddingUse = EmbeddingUse.AUTO
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    reload_s: Seconds = 2.0
+
+
+class Check(Section, frozen=True):
+    """The answer check: a query that is not surely easy is answered by the edge first, and its answer judged.
+
+    It runs for scores whose distance to the threshold is at most `band` (in log-odds; a large one checks every answer
+    of the edge). A stream is held back until the first `hold_tokens` or `hold_ms` are over, whichever comes first.
+    """
+
+    enabled: bool = True
+    band: Annotated[float, Meta(ge=0, le=100)] = 100.0
+    hold_tokens: Annotated[int, Meta(ge=1, le=4096)] = 16
+    hold_ms: Annotated[float, Meta(gt=0, le=60_000)] = 300.0
+
+
+class PolicySection(Section, frozen=True, tag_field="kind"):
+    """How scores become tiers."""
+
+
+class ThresholdPolicy(PolicySection, frozen=True, tag="threshold"):
+    """Scores from `threshold` up go to the cloud."""
+
     threshold: Share = 0.5
+
+
+class CloudSharePolicy(PolicySection, frozen=True, kw_only=True, tag="cloud_share"):
+    """The hardest `share` of the scored requests goes to the cloud, over any `window_requests` of them."""
+
+    share: Share
+    window_requests: Annotated[int, Meta(ge=20, le=1_000_000)] = 1000
+
+
+class BudgetPolicy(PolicySection, frozen=True, kw_only=True, tag="budget"):
+    """The cloud is used as far as the money goes, spent evenly; amounts in the currency of the targets' prices."""
+
+    per_hour: Annotated[float, Meta(gt=0)] | None = None
+    per_day: Annotated[float, Meta(gt=0)] | None = None
+
+
+AnyPolicy = ThresholdPolicy | CloudSharePolicy | BudgetPolicy
+
+
+class Price(Section, frozen=True, kw_only=True):
+    """What a target costs, per million tokens; an answer without `max_tokens` is cut at `most_completion_tokens`."""
+
+    prompt_per_mtok: Annotated[float, Meta(ge=0)]
+    completion_per_mtok: Annotated[float, Meta(ge=0)]
+    most_completion_tokens: Annotated[int, Meta(ge=1)] = 4096
 
 
 class TargetSection(Section, frozen=True, kw_only=True, tag_field="backend"):
@@ -64,6 +127,7 @@ class TargetSection(Section, frozen=True, kw_only=True, tag_field="backend"):
     tier: Tier
     supports: frozenset[Capability] = frozenset()
     connect_s: Seconds = 1.0
+    price: Price | None = None
 
 
 class OpenAITarget(TargetSection, frozen=True, kw_only=True, tag="openai"):
@@ -113,7 +177,9 @@ class Config(Section, frozen=True):
     listen: Listen = Listen()
     limits: Limits = Limits()
     probe: Probe = Probe()
-    policy: Policy = Policy()
+    scoring: Scoring = Scoring()
+    check: Check = Check()
+    policy: AnyPolicy = ThresholdPolicy()
     keys_file: Path | None = None
 
     def chat_targets(self) -> list[Target]:
@@ -197,7 +263,7 @@ def _check_supports(config: Config) -> str | None:
 
 
 def _check_files(config: Config) -> str | None:
-    files = {"keys_file": config.keys_file, "policy.artifact": config.policy.artifact}
+    files = {"keys_file": config.keys_file, "scoring.artifact": config.scoring.artifact}
     for name, target in config.targets.items():
         if isinstance(target, TritonTarget):
             files[f"targets.{name}.template"] = target.template

@@ -9,6 +9,7 @@ from router.backends import Backend
 from router.decision import Decision, Rules, Target, decide, select_eligible
 from router.errors import BackendError, DeadlineError, OverloadedError, UnavailableError
 from router.health import Health
+from router.policy import Policy
 from router.query import Completion, Delta, EmbeddingQuery, Embeddings, Query
 from router.scoring import Scorer
 from router.telemetry import Stopwatch
@@ -54,14 +55,14 @@ class Pipeline:
         embedding_targets: Sequence[Target],
         health: Health,
         scorer: Scorer,
-        threshold: float,
+        policy: Policy,
     ) -> None:
         self._backends = backends
         self._chat_targets = chat_targets
         self._embedding_targets = embedding_targets
         self._health = health
         self._scorer = scorer
-        self._threshold = threshold
+        self.policy = policy
 
     async def answer(self, query: Query, rules: Rules, watch: Stopwatch) -> Answer:
         """Apply the rules, score, decide, compute; once more elsewhere if the target fails."""
@@ -89,7 +90,7 @@ class Pipeline:
         """The vectors of one model, from whichever target has it; there is no quality to score."""
         # embedding cache: look up each input
         eligible = select_eligible(rules, self._embedding_targets)
-        decision = decide(eligible, score=None, threshold=self._threshold, up=self._health.up())
+        decision = decide(eligible, score=None, threshold=self.policy.threshold, up=self._health.up())
         embeddings, decision = await self._attempt(
             decision, watch, query.deadline, lambda backend: backend.embed(query)
         )
@@ -98,8 +99,10 @@ class Pipeline:
     async def decide(self, query: Query, rules: Rules) -> Decision:
         """Where the query would go now, without any inference."""
         eligible = select_eligible(rules, self._chat_targets)
-        score = await self._scorer.score(query) if eligible.needs_score else None
-        return decide(eligible, score=score, threshold=self._threshold, up=self._health.up())
+        score = await self._scorer.score(query.prompt, self.policy.threshold) if eligible.needs_score else None
+        return decide(
+            eligible, score=score.value if score else None, threshold=self.policy.threshold, up=self._health.up()
+        )
 
     async def _attempt(
         self,

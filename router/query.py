@@ -93,6 +93,9 @@ class RawPrompts:
         return "\n".join(self.texts)
 
 
+Prompt = Conversation | RawPrompts
+
+
 @dataclass(frozen=True, slots=True)
 class JsonFormat:
     """The answer must be JSON; `schema` None means any object (OpenAI's `json_object`)."""
@@ -124,7 +127,7 @@ class Parameters:
 class Query:
     """What a client wants generated; `deadline` is on `time.monotonic()`'s clock."""
 
-    prompt: Conversation | RawPrompts
+    prompt: Prompt
     parameters: Parameters
     priority: Priority = Priority.STANDARD
     deadline: float | None = None

@@ -1,5 +1,7 @@
 """`/v1/models`, `/v1/route`, `/health/live`, `/health/ready` and `/metrics`."""
 
+from collections.abc import Mapping
+
 import msgspec
 from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
@@ -52,13 +54,15 @@ def _route_handler() -> HTTPRouteHandler:
         query = asker.complete(body.query())
         service = exchange.service
         decision = await service.pipeline.decide(query, asker.rules(body.model, body.needs()))
-        signals = service.scorer.explain(query).signals if decision.score is not None else {}
+        signals: Mapping[str, float] = {}
+        if decision.score is not None:
+            signals = (await service.scorer.explain(query.prompt, service.pipeline.policy.threshold)).signals
         explanation = RouteExplanation(
             decision.target.name,
             decision.tier,
             decision.reason,
             decision.score,
-            service.config.policy.threshold,
+            service.pipeline.policy.threshold,
             decision.degraded,
             decision.fallback.name if decision.fallback else None,
             dict(signals),

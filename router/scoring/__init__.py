@@ -1,39 +1,82 @@
-"""How much the cloud would gain over the edge: the seam, and the scorer to use when there is none."""
+"""How much the cloud would gain over the edge: the seam between evidence and policy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
-from router.query import Query
+from router.query import Finish, Prompt, TokenLogprob
+
+
+class Evidence(StrEnum):
+    """The best that a score rests on."""
+
+    NONE = "none"
+    FEATURES = "features"
+    EMBEDDING = "embedding"
+    ANSWER = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """`value` is the probability in [0, 1] that the cloud's answer is better than the edge's."""
+
+    value: float
+    evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """A score, and what each signal added to it (in log-odds, the largest first)."""
 
-    score: float
+    score: Score
     signals: Mapping[str, float]
 
 
-class Scorer(Protocol):
-    """Estimates, before any generation, the probability in [0, 1] that the cloud's answer is better than the edge's."""
+@dataclass(frozen=True, slots=True)
+class EdgeAnswer:
+    """What the edge has said so far; `finish` is None while it has not ended, `logprobs` empty where it gives none."""
 
-    async def score(self, query: Query) -> float:
-        """The probability."""
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: Finish | None = None
+
+
+class Scorer(Protocol):
+    """Two stages of evidence. Every method returns within milliseconds and computes nothing on the event loop."""
+
+    @property
+    def checks_answers(self) -> bool:
+        """Whether `check` can say more than `score`."""
         ...
 
-    def explain(self, query: Query) -> Explanation:
-        """The same probability with its parts."""
+    async def score(self, prompt: Prompt, threshold: float) -> Score:
+        """Stage one, before any generation; dearer evidence is used only where it can move the score across
+        `threshold`."""
+        ...
+
+    async def check(self, prompt: Prompt, score: Score, answer: EdgeAnswer) -> Score:
+        """Stage two: the same probability, now that the edge's answer, or its beginning, is known."""
+        ...
+
+    async def explain(self, prompt: Prompt, threshold: float) -> Explanation:
+        """`score` with its parts."""
         ...
 
 
 class UnknownScorer:
     """Knows nothing, and says so: 0.5."""
 
-    async def score(self, query: Query) -> float:
-        """Always 0.5."""
-        return self.explain(query).score
+    checks_answers = False
 
-    def explain(self, query: Query) -> Explanation:
+    async def score(self, prompt: Prompt, threshold: float) -> Score:
+        """Always 0.5."""
+        return Score(0.5, Evidence.NONE)
+
+    async def check(self, prompt: Prompt, score: Score, answer: EdgeAnswer) -> Score:
+        """The score as it was."""
+        return score
+
+    async def explain(self, prompt: Prompt, threshold: float) -> Explanation:
         """Always 0.5, from no signal."""
-        return Explanation(0.5, {})
+        return Explanation(Score(0.5, Evidence.NONE), {})

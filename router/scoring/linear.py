@@ -9,8 +9,8 @@ from msgspec import Meta, Struct
 
 from edge.engine.settings import ConfigError
 from router.features import extract_features
-from router.query import Query
-from router.scoring import Explanation
+from router.query import Prompt
+from router.scoring import EdgeAnswer, Evidence, Explanation, Score
 
 Finite = Annotated[float, Meta(ge=-1e6, le=1e6)]
 
@@ -42,19 +42,29 @@ class LinearScorer:
     def __init__(self, artifact: LinearArtifact) -> None:
         self._artifact = artifact
 
-    async def score(self, query: Query) -> float:
-        """The probability that the cloud's answer is better."""
-        return self.explain(query).score
+    checks_answers = False
 
-    def explain(self, query: Query) -> Explanation:
+    async def score(self, prompt: Prompt, threshold: float) -> Score:
+        """The probability that the cloud's answer is better."""
+        return (await self.explain(prompt, threshold)).score
+
+    async def check(self, prompt: Prompt, score: Score, answer: EdgeAnswer) -> Score:
+        """The score as it was."""
+        return score
+
+    async def explain(self, prompt: Prompt, threshold: float) -> Explanation:
         """The probability with each named signal's log-odds; all n-grams together are `wording`."""
+        return self.explain_now(prompt)
+
+    def explain_now(self, prompt: Prompt) -> Explanation:
+        """The same, here and now."""
         artifact = self._artifact
-        features = extract_features(query.prompt.text, bits=artifact.bits)
+        features = extract_features(prompt.text, bits=artifact.bits)
         signals = {name: w.weight * (features.named[name] - w.mean) / w.scale for name, w in artifact.named.items()}
         signals["wording"] = sum(artifact.grams.get(key, 0.0) * value for key, value in features.grams.items())
         logit = artifact.bias + sum(signals.values())
         ordered = dict(sorted(signals.items(), key=lambda item: -abs(item[1])))
-        return Explanation(_sigmoid(logit), {"bias": artifact.bias, **ordered})
+        return Explanation(Score(_sigmoid(logit), Evidence.FEATURES), {"bias": artifact.bias, **ordered})
 
 
 def load_linear(path: Path) -> LinearScorer:

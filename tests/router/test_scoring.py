@@ -35,7 +35,7 @@ def artifact() -> LinearArtifact:
 
 async def score(scorer: LinearScorer, text: str) -> float:
     """The probability for one text."""
-    return await scorer.score(ask(text))
+    return (await scorer.score(ask(text).prompt, 0.5)).value
 
 
 @pytest.mark.anyio
@@ -50,11 +50,11 @@ async def test_a_fitted_scorer_tells_hard_from_easy_and_is_calibrated(artifact: 
 
 
 def test_the_signals_add_up_to_the_score(artifact: LinearArtifact) -> None:
-    explanation = LinearScorer(artifact).explain(ask("what is 48 plus 3956"))
+    explanation = LinearScorer(artifact).explain_now(ask("what is 48 plus 3956").prompt)
 
     logit = sum(explanation.signals.values())
 
-    assert explanation.score == pytest.approx(1 / (1 + 2.718281828459045**-logit))
+    assert explanation.score.value == pytest.approx(1 / (1 + 2.718281828459045**-logit))
 
 
 def test_a_fit_is_deterministic(artifact: LinearArtifact) -> None:
