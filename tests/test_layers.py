@@ -16,7 +16,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("router.health",),
     ("router.pipeline",),
     ("router.api",),
-    ("router.app",),
+    ("router.app", "router.evaluation"),
+    ("router.calibration",),
     ("router.cli",),
     ("router.__main__",),
 )
