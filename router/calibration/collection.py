@@ -11,6 +11,7 @@ from router.calibration.journal import Answered, Journal, Judged, Skipped
 from router.calibration.judges import Judge
 from router.calibration.prompts import Question
 from router.decision import Tier
+from router.evaluation.files import write_lines
 from router.scoring.dataset import AnswerRow, Row
 
 
@@ -87,7 +88,7 @@ class Collector:
 
 
 def write_labels(folder: Path, questions: Sequence[Question], journal: Journal, judge: Judge) -> tuple[Path, Path]:
-    """Everything labelled so far as data and answers that `hybrid fit` and `hybrid evaluate` read; returns both files."""
+    """All labels so far as data and answers that `hybrid fit` and `hybrid evaluate` read; returns both files."""
     labelled = [one for one in questions if (one.id, judge.key) in journal.judgements]
     data, answers = folder / "calibration.jsonl", folder / "calibration.answers.jsonl"
     write_lines(data, [_row(one, journal.judgements[one.id, judge.key]) for one in labelled])
