@@ -5,8 +5,10 @@ What can end a calibration, each with one line for the person who ran it:
   - UnansweredError    one prompt is refused by a target: it is skipped too
 """
 
+from router.evaluation.errors import EvaluationError
 
-class CalibrationError(Exception):
+
+class CalibrationError(EvaluationError):
     """The run cannot go on; the message says why and what to do."""
 
 

@@ -22,6 +22,7 @@ from router.scoring.dataset import Turn
 _MOST_OUTPUT_BYTES = 65_536
 _MOST_GRADED_CHARACTERS = 8000
 _GRADE_TOKENS = 32
+_PIPE_S = 1.0
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _GRADE = r"\s*[:=]\s*(10(?:\.0+)?|\d(?:\.\d+)?)(?!\.?\d)"
 _GRADES = re.compile(rf"\bA{_GRADE}.{{0,80}}?\bB{_GRADE}", re.DOTALL)
@@ -202,15 +203,28 @@ async def _communicate(argv: Sequence[str], stdin: bytes, timeout_s: float, ques
             output = b""
             while len(output) <= _MOST_OUTPUT_BYTES and (piece := await process.stdout.read(_MOST_OUTPUT_BYTES)):
                 output += piece
+            if len(output) > _MOST_OUTPUT_BYTES:
+                raise CalibrationError(
+                    f"--judge-command: must print one number; it printed without end on {question!r}"
+                )
             return await process.wait(), output
     except TimeoutError:
         raise CalibrationError(
             f"--judge-command: took longer than {timeout_s:g} s on the row {question!r} (--judge-timeout-s)"
         ) from None
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill it and all it started, and read what is left in its pipe, so that the pipe closes."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_PIPE_S):
+            while process.stdout is not None and await process.stdout.read(_MOST_OUTPUT_BYTES):
+                pass
+    await process.wait()
 
 
 def _cut(text: str) -> str:

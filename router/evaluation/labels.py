@@ -1,0 +1,87 @@
+"""Labelled rows of one or several files, with the edge's answers where there are any, and where all came from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edge.engine.settings import ConfigError
+from router.evaluation.metrics import Sample
+from router.scoring import EdgeAnswer
+from router.scoring.dataset import Identified, Row, digest_file, read_answers, read_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that rows or answers came from."""
+
+    name: str
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Rows in the order of their files; `answers` has one place a row, None where the edge's answer is not known."""
+
+    rows: list[Row]
+    answers: list[EdgeAnswer | None]
+    sources: list[Source]
+
+    @property
+    def sample(self) -> Sample:
+        """The qualities."""
+        return Sample.of([row.weak_correct for row in self.rows], [row.strong_correct for row in self.rows])
+
+    @property
+    def answered(self) -> list[int]:
+        """Places of the rows whose answer is known."""
+        return [place for place, answer in enumerate(self.answers) if answer is not None]
+
+    def take(self, places: "Sequence[int] | np.ndarray[tuple[int], np.dtype[np.intp]]") -> "Labels":
+        """Some of the rows."""
+        return Labels([self.rows[at] for at in places], [self.answers[at] for at in places], self.sources)
+
+
+def read_labels(data: Sequence[Path], answers: Sequence[Path] = ()) -> Labels:
+    """Read all files.
+
+    Raises:
+        ConfigError: one line naming the file and what is wrong with it.
+    """
+    rows: dict[str, Row] = {}
+    sources = []
+    for path in data:
+        found = read_rows(path)
+        for row in found:
+            if row.id in rows:
+                raise ConfigError(f"{path}: the id {row.id!r} occurs in an earlier file too; ids must be unique")
+            rows[row.id] = row
+        sources.append(Source(path.name, digest_file(path), len(found)))
+    known: dict[str, EdgeAnswer] = {}
+    for path in answers:
+        known |= (new := _read_answers(path, rows))
+        sources.append(Source(path.name, digest_file(path), len(new)))
+    return Labels(list(rows.values()), [known.get(key) for key in rows], sources)
+
+
+def split_folds(rows: Sequence[Row], folds: int, *, by_domain: bool = False, seed: int = 0) -> list[list[int]]:
+    """Places of the rows in each fold; the same prompt, or with `by_domain` the same domain, is never in two folds."""
+    keys = [row.domain if by_domain else msgspec.json.encode((row.prompt, row.messages)) for row in rows]
+    unique = list(dict.fromkeys(keys))
+    order = np.random.default_rng(seed).permutation(len(unique))
+    fold = {unique[at]: place % folds for place, at in enumerate(order.tolist())}
+    return [[at for at, key in enumerate(keys) if fold[key] == one] for one in range(min(folds, len(unique)))]
+
+
+def _read_answers(path: Path, rows: dict[str, Row]) -> dict[str, EdgeAnswer]:
+    """Answers of the rows that the file knows; files of answers may cover some of the data only."""
+    read_answers(path, [])  # refuses a malformed file, so that its ids can be read plainly
+    lines = (line for line in path.read_bytes().splitlines() if line.strip())
+    named = (msgspec.json.decode(line, type=Identified).id for line in lines)
+    covered = [rows[one] for one in named if one in rows]
+    if not covered:
+        raise ConfigError(f"{path}: has no answer to any row of the data; its ids must be the rows' ids")
+    return dict(zip([row.id for row in covered], read_answers(path, covered), strict=True))
