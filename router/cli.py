@@ -22,6 +22,10 @@ _ELSEWHERE = {
     "quantize": "edge.cli:quantize",
     "models": "edge.models.cli:main",
     "triton": "cloud.cli:triton",
+    "fit": "router.evaluation.cli:fit",
+    "score": "router.evaluation.cli:score",
+    "evaluate": "router.evaluation.cli:evaluate",
+    "calibrate": "router.calibration.cli:calibrate",
 }
 
 

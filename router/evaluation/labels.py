@@ -1,8 +1,9 @@
 """Labelled rows of one or several files, with the edge's answers where there are any, and where all came from."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -11,6 +12,8 @@ from edge.engine.settings import ConfigError
 from router.evaluation.metrics import Sample
 from router.scoring import EdgeAnswer
 from router.scoring.dataset import Identified, Row, digest_file, read_answers, read_rows
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,8 @@ class Labels:
 
     rows: list[Row]
     answers: list[EdgeAnswer | None]
-    sources: list[Source]
+    data_files: list[Source]
+    answer_files: list[Source]
 
     @property
     def sample(self) -> Sample:
@@ -42,7 +46,8 @@ class Labels:
 
     def take(self, places: "Sequence[int] | np.ndarray[tuple[int], np.dtype[np.intp]]") -> "Labels":
         """Some of the rows."""
-        return Labels([self.rows[at] for at in places], [self.answers[at] for at in places], self.sources)
+        rows, answers = [self.rows[at] for at in places], [self.answers[at] for at in places]
+        return Labels(rows, answers, self.data_files, self.answer_files)
 
 
 def read_labels(data: Sequence[Path], answers: Sequence[Path] = ()) -> Labels:
@@ -52,28 +57,42 @@ def read_labels(data: Sequence[Path], answers: Sequence[Path] = ()) -> Labels:
         ConfigError: one line naming the file and what is wrong with it.
     """
     rows: dict[str, Row] = {}
-    sources = []
+    data_files, answer_files = [], []
     for path in data:
         found = read_rows(path)
         for row in found:
             if row.id in rows:
                 raise ConfigError(f"{path}: the id {row.id!r} occurs in an earlier file too; ids must be unique")
             rows[row.id] = row
-        sources.append(Source(path.name, digest_file(path), len(found)))
+        data_files.append(Source(path.name, digest_file(path), len(found)))
     known: dict[str, EdgeAnswer] = {}
     for path in answers:
         known |= (new := _read_answers(path, rows))
-        sources.append(Source(path.name, digest_file(path), len(new)))
-    return Labels(list(rows.values()), [known.get(key) for key in rows], sources)
+        answer_files.append(Source(path.name, digest_file(path), len(new)))
+    return Labels(list(rows.values()), [known.get(key) for key in rows], data_files, answer_files)
 
 
-def split_folds(rows: Sequence[Row], folds: int, *, by_domain: bool = False, seed: int = 0) -> list[list[int]]:
-    """Places of the rows in each fold; the same prompt, or with `by_domain` the same domain, is never in two folds."""
-    keys = [row.domain if by_domain else msgspec.json.encode((row.prompt, row.messages)) for row in rows]
-    unique = list(dict.fromkeys(keys))
-    order = np.random.default_rng(seed).permutation(len(unique))
-    fold = {unique[at]: place % folds for place, at in enumerate(order.tolist())}
-    return [[at for at, key in enumerate(keys) if fold[key] == one] for one in range(min(folds, len(unique)))]
+def split_folds(rows: Sequence[Row], folds: int, *, seed: int = 0) -> list[list[int]]:
+    """Places of the rows in each fold: gains spread evenly, and the same prompt never in two folds."""
+    keys = [msgspec.json.encode((row.prompt, row.messages)) for row in rows]
+    gained = {key: row.gain > 0 for key, row in zip(keys, rows, strict=True)}
+    return _deal(keys, sorted(_shuffle(gained, seed), key=gained.__getitem__), folds)
+
+
+def split_domains(rows: Sequence[Row], folds: int, *, seed: int = 0) -> list[list[int]]:
+    """Places of the rows in each fold, a domain never in two of them: what a score is worth on topics it never saw."""
+    domains = [row.domain for row in rows]
+    return _deal(domains, _shuffle(dict.fromkeys(domains), seed), folds)
+
+
+def _shuffle(keys: Iterable[Key], seed: int) -> list[Key]:
+    known = list(keys)
+    return [known[at] for at in np.random.default_rng(seed).permutation(len(known))]
+
+
+def _deal(keys: Sequence[Key], order: Sequence[Key], folds: int) -> list[list[int]]:
+    fold = {key: place % folds for place, key in enumerate(order)}
+    return [[at for at, key in enumerate(keys) if fold[key] == one] for one in range(min(folds, len(order)))]
 
 
 def _read_answers(path: Path, rows: dict[str, Row]) -> dict[str, EdgeAnswer]:
