@@ -37,18 +37,18 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     scorer: Scorer = load_linear(config.scoring.artifact) if config.scoring.artifact else UnknownScorer()
     makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
     telemetry = Telemetry()
+    policy = make_policy(config)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            stack.callback(policy.close)  # after the backends: their last calls are settled by then
             backends: dict[str, Backend] = {}
             for name, make in makers.items():
                 backends[name] = await stack.enter_async_context(make())
             health = Health(backends, config.probe, telemetry)
             await health.check()
-            pipeline = Pipeline(
-                backends, config.chat_targets(), config.embedding_targets(), health, scorer, make_policy(config.policy)
-            )
+            pipeline = Pipeline(backends, config.chat_targets(), config.embedding_targets(), health, scorer, policy)
             app.state.service = Service(config, admission, pipeline, health, scorer, telemetry, drain)
             async with running(drain, health.watch()):
                 yield
