@@ -103,24 +103,22 @@ class Decision:
         """The target's tier."""
         return self.target.tier
 
-    def judge(self, score: Score) -> "Decision":
+    @property
+    def on_trial(self) -> bool:
+        """Whether the answer is to be judged before the client gets it."""
+        return self.escalation is not None
+
+    def judge(self, score: Score, threshold: float) -> "Decision":
         """The decision once the answer on trial is scored: to keep it, or to escalate.
 
         A check that had nothing to say leaves stage one's score, which then decides as if there were no check.
         """
         if self.escalation is None:
             raise ValueError("no answer is on trial")
-        if is_hard(score, self.threshold):
-            return replace(
-                self,
-                target=self.escalation,
-                reason=Reason.ESCALATED,
-                score=score,
-                fallback=self.target,
-                escalation=None,
-            )
+        if is_hard(score, threshold):
+            return Decision(self.escalation, Reason.ESCALATED, threshold, score, fallback=self.target)
         reason = Reason.CHECKED if score.evidence is Evidence.ANSWER else Reason.EASY
-        return replace(self, reason=reason, score=score, fallback=None, escalation=None)
+        return Decision(self.target, reason, threshold, score)
 
     def fall_back(self, reason: Reason = Reason.FALLBACK) -> "Decision | None":
         """The decision after this target failed or cannot be afforded; None when nothing else may answer."""
@@ -186,7 +184,7 @@ def decide(
     Args:
         eligible: What the rules left.
         score: None when there is none to give.
-        threshold: Scores from here up go to the cloud; at 1, none does.
+        threshold: Scores from here up go to the cloud; from 1 up, none does.
         up: Names of the targets that are not known to be down.
         band: Scores no farther than this from the threshold, in log-odds, put the edge's answer on trial; None: no
             score does.
@@ -229,7 +227,7 @@ def _choose(eligible: Eligible, score: Score | None, threshold: float) -> tuple[
 
 def _log_odds_apart(score: float, threshold: float) -> float:
     """The distance between two probabilities; infinite to a threshold that no evidence can cross."""
-    if threshold in (0.0, 1.0):
+    if not 0 < threshold < 1:
         return math.inf
     inside = min(max(score, _SURE), 1.0 - _SURE)
     return abs(math.log(inside / (1.0 - inside)) - math.log(threshold / (1.0 - threshold)))

@@ -9,15 +9,21 @@ from typing import Self
 from router.config import Check
 from router.errors import BackendError
 from router.query import Delta
+from router.telemetry import Telemetry
 
 Deltas = AsyncGenerator[Delta, None]
+
+
+class NotYetError(Exception):
+    """The next piece did not come within the limit."""
 
 
 class Holder:
     """`async with Holder(check) as holder`: owns what still waits for a piece when a hold is over."""
 
-    def __init__(self, check: Check) -> None:
+    def __init__(self, check: Check, telemetry: Telemetry) -> None:
         self._check = check
+        self._seconds = telemetry.seconds("hold", "From a held stream's first piece to its verdict's begin")
         self._group = asyncio.TaskGroup()
         self._reading: set[asyncio.Task[Delta | Exception | None]] = set()
 
@@ -39,17 +45,18 @@ class Holder:
         """
         held = Held(ReadAhead(deltas, self))
         try:
-            if (first := await held.ahead.next_within(None)) is None:
+            if not held.add(await held.ahead.next_within(None)):
                 raise BackendError("The stream ended before its first piece.")
-            held.add(first)
-            end = time.monotonic() + self._check.hold_ms / 1e3
-            while not held.ended and held.tokens < self._check.hold_tokens and (left_s := end - time.monotonic()) > 0:
-                held.add(await held.ahead.next_within(left_s))
-        except TimeoutError:
+            begun = time.monotonic()
+            end = begun + self._check.hold_ms / 1e3
+            while not held.complete and (held.finished or held.tokens < self._check.hold_tokens):
+                held.add(await held.ahead.next_within(end - time.monotonic()))
+        except NotYetError:
             pass
         except BaseException:
             await held.ahead.aclose()
             raise
+        self._seconds.observe(time.monotonic() - begun)
         return held
 
     def read(self, deltas: Deltas) -> asyncio.Task[Delta | Exception | None]:
@@ -75,13 +82,13 @@ class ReadAhead:
         """The next piece, None after the last.
 
         Raises:
-            TimeoutError: not yet; the next call gets it.
+            NotYetError: the next call gets it.
             BackendError: the stream failed.
         """
         reading = self._reading = self._reading or self._holder.read(self._deltas)
         done, _ = await asyncio.wait({reading}, timeout=limit_s)
         if not done:
-            raise TimeoutError
+            raise NotYetError
         self._reading = None
         outcome = reading.result()
         if isinstance(outcome, Exception):
@@ -109,21 +116,23 @@ class ReadAhead:
 
 @dataclass(slots=True)
 class Held:
-    """The beginning of a stream, or all of it when it `ended`."""
+    """The beginning of a stream; `finished` is the answer, `complete` the stream, whose last piece is the usage."""
 
     ahead: ReadAhead
     pieces: list[Delta] = field(default_factory=list)
     tokens: int = 0
-    ended: bool = False
+    finished: bool = False
+    complete: bool = False
 
-    def add(self, piece: Delta | None) -> None:
-        """Take the next piece; None is the stream's end."""
+    def add(self, piece: Delta | None) -> bool:
+        """Take the next piece; None, the end, is none."""
         if piece is None:
-            self.ended = True
-            return
+            self.complete = True
+            return False
         self.pieces.append(piece)
         self.tokens += count_tokens(piece)
-        self.ended = piece.finish is not None
+        self.finished = self.finished or piece.finish is not None
+        return True
 
 
 def count_tokens(piece: Delta) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from edge.engine.settings import ConfigError
-from router.config import Scoring
+from router.config import EmbeddingUse, Scoring
 from router.decision import Evidence, Score
 from router.query import Prompt
 from router.scoring import EdgeAnswer, Explanation
@@ -68,7 +68,7 @@ class ScoringService:
         self._config = config
         self._path = config.artifact
         self._stamp = _read_stamp(self._path)
-        self._model = _load_model(self._path, config.embedding)
+        self._model = _load_model(self._path, config)
         self._cheap = BatchThreads("score", threads=1, most=_CHEAP_BATCH, waiting=_CHEAP_WAITING)
         self._full = BatchThreads("embed", threads=config.threads, most=_FULL_BATCH, waiting=_FULL_WAITING)
         self._metrics = _Metrics(telemetry)
@@ -128,7 +128,7 @@ class ScoringService:
 
     async def _swap(self) -> None:
         try:
-            model = await asyncio.to_thread(_load_model, self._path, self._config.embedding)
+            model = await asyncio.to_thread(_load_model, self._path, self._config)
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with the new one, the old one serves on
             self._metrics.refused.inc()
             _logger.error("Artifact refused, %s stays in use: %s", self._model.identity, exc)  # noqa: TRY400
@@ -186,10 +186,13 @@ class _Metrics:
         self._artifact.labels(identity).set(1)
 
 
-def _load_model(path: Path, embedding: Path | None) -> Model:
+def _load_model(path: Path, config: Scoring) -> Model:
     artifact = load_artifact(path)
     identity = sha256(path.read_bytes()).hexdigest()[:12]
-    query, answers = open_scoring(artifact, embedding)
+    if config.use_embedding is EmbeddingUse.ALWAYS and artifact.embedding is not None and config.embedding is None:
+        raise ConfigError(f"{path}: scoring.embedding: missing; name the folder of {artifact.embedding.label}")
+    wanted = None if config.use_embedding is EmbeddingUse.NEVER else config.embedding
+    query, answers = open_scoring(artifact, wanted, name=str(path))
     return Model(query, answers, identity)
 
 

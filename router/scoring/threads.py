@@ -61,11 +61,11 @@ class BatchThreads:
         """
         if self._waiting >= self._most_waiting:
             raise BusyError
-        job = _Job(work, item, self._loop.create_future())
+        outcome: asyncio.Future[Result] = self._loop.create_future()
         self._waiting += 1
-        self._jobs.put(job)
+        self._jobs.put(_Job(work, item, outcome))
         try:
-            return await job.outcome
+            return await outcome
         finally:
             self._waiting -= 1
 

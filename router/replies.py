@@ -1,25 +1,12 @@
-"""
-One call of a target, whole or begun: asked, paid for, and made fit for the client.
+"""What a target answered, whole or begun: as the check reads it, and as the client gets it."""
 
-While an answer is on trial it is asked for with log-probabilities and a stream is held back; what the client did not
-ask for is taken out again.
-"""
-
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, Self
+from typing import Protocol
 
-from router.backends import Backend
-from router.errors import OverloadedError, RefusedError, UnavailableError
-from router.decision import Decision
-from router.hold import Deltas, Holder, count_tokens
-from router.policy import Reservation
-from router.query import Completion, Conversation, Delta, Parameters, Query, TokenLogprob, Usage
+from router.hold import count_tokens
+from router.query import Completion, Delta, Parameters, TokenLogprob, Usage
 from router.scoring import EdgeAnswer
-
-EVIDENCE_TOP: Final = 5
-"""How many of the likeliest tokens the check looks at."""
 
 
 class Reply(Protocol):
@@ -27,7 +14,7 @@ class Reply(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether nothing more will be said."""
+        """Whether it is all here and nothing runs any more."""
         ...
 
     @property
@@ -74,7 +61,7 @@ class Whole:
 class Stream(Protocol):
     """Pieces still to come."""
 
-    def __aiter__(self) -> Self: ...
+    def __aiter__(self) -> AsyncIterator[Delta]: ...
 
     async def __anext__(self) -> Delta: ...
 
@@ -92,8 +79,9 @@ class Opening:
 
     @property
     def spent(self) -> Usage:
-        """Those of the first pieces; the prompt's are not known yet."""
-        return Usage(0, sum(map(count_tokens, self.pieces)))
+        """As the target counts, once it did; till then the pieces' tokens, without the prompt's."""
+        counted = next((piece.usage for piece in self.pieces if piece.usage), None)
+        return counted or Usage(0, sum(map(count_tokens, self.pieces)))
 
     def said(self) -> EdgeAnswer:
         """The beginning of the answer, or all of it."""
@@ -121,24 +109,8 @@ class Opening:
         return cut if cut.text or cut.logprobs or cut.finish or cut.usage else None
 
 
-class Caller:
-    """Calls targets. A cancelled call, or a closed opening, cancels the work at the target.
-
-    Every method raises `BackendError` or `OverloadedError`, and nothing else.
-    """
-
-    def __init__(self, backends: Mapping[str, Backend], holder: Holder) -> None:
-        self._backends = backends
-        self._holder = holder
-        self._mute: set[str] = set()  # targets that refuse to give log-probabilities
-
-    async def complete(self, decision: Decision, reservation: Reservation, query: Query) -> Whole:
-        """The whole answer."""
-        backend = self._backends[decision.target.name]
-        with paying(reservation) as bill:
-            if self._wants_evidence(decision):
-                with self._muting(decision):
-                    completion = await backend.complete(with_evidence(reservation.query))
-            completion = await backend.complete(reservation.query)
-            bill.note(completion.usage)
-        return Whole(completion, query.parameters)
+def _asked(logprobs: Sequence[TokenLogprob], asked: Parameters) -> tuple[TokenLogprob, ...]:
+    """What the client asked for of what the check was given."""
+    if not asked.logprobs:
+        return ()
+    return tuple(replace(place, top=place.top[: asked.top_logprobs]) for place in logprobs)
