@@ -18,12 +18,16 @@ from router.api.status import status_routes
 from router.backends import Backend
 from router.backends.openai import OpenAIBackend
 from router.backends.triton import TritonBackend
+from router.calls import Caller
+from router.choosing import Chooser
 from router.config import AnyTarget, Config, OpenAITarget, read_secret
 from router.health import Health
+from router.hold import Holder
 from router.pipeline import Pipeline
 from router.policy import make_policy
+from router.routing_metrics import PolicyCollector, RoutingMetrics
 from router.scoring import Scorer, UnknownScorer
-from router.scoring.linear import load_linear
+from router.scoring.service import ScoringService
 from router.telemetry import Telemetry
 
 
@@ -34,23 +38,33 @@ def create_app(config: Config, drain: Drain) -> Litestar:
         ConfigError: a file that the configuration names is wrong.
     """
     admission = load_admission(config.keys_file)
-    scorer: Scorer = load_linear(config.scoring.artifact) if config.scoring.artifact else UnknownScorer()
     makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
     telemetry = Telemetry()
+    metrics = RoutingMetrics(telemetry)
+    scorer: Scorer = ScoringService(config.scoring, telemetry) if config.scoring.artifact else UnknownScorer()
+    policy = make_policy(config)
+    telemetry.registry.register(PolicyCollector(policy))
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            stack.callback(policy.close)  # after the backends: their last calls are settled by then
             backends: dict[str, Backend] = {}
             for name, make in makers.items():
                 backends[name] = await stack.enter_async_context(make())
             health = Health(backends, config.probe, telemetry)
             await health.check()
+            jobs = [health.watch()]
+            if isinstance(scorer, ScoringService):
+                await stack.enter_async_context(scorer)
+                jobs.append(scorer.watch())
+            holder = await stack.enter_async_context(Holder(config.check, telemetry))
+            chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics)
             pipeline = Pipeline(
-                backends, config.chat_targets(), config.embedding_targets(), health, scorer, make_policy(config.policy)
+                backends, config.embedding_targets(), health, chooser, Caller(backends, holder), policy, metrics
             )
-            app.state.service = Service(config, admission, pipeline, health, scorer, telemetry, drain)
-            async with running(drain, health.watch()):
+            app.state.service = Service(config, admission, chooser, pipeline, health, scorer, telemetry, drain)
+            async with running(drain, *jobs):
                 yield
 
     return Litestar(

@@ -195,7 +195,10 @@ def _explain(answer: dict[str, Any]) -> str:
     head = f"{answer['tier']} ({answer['target']}), because {answer['reason']}"
     if score is None:
         return head
-    lines = [f"{head}: score {score:.3f}, threshold {answer['threshold']:.3f}"]
+    lines = [f"{head}: score {score:.3f} from {answer['evidence']}, threshold {answer['threshold']:.3f}"]
+    if answer["check"]:
+        lines.append("The edge's answer would be judged, and the query escalated if it is found wanting.")
+    lines.append(f"policy {answer['policy']}, artifact {answer['artifact'] or 'none'}; log-odds by signal:")
     lines += [f"  {value:+7.3f}  {name}" for name, value in answer["signals"].items()]
     return "\n".join(lines)
 

@@ -15,6 +15,8 @@ from router.query import Capability
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Amount = Annotated[float, Meta(gt=0, le=1e9)]
+TokenPrice = Annotated[float, Meta(ge=0, le=1e9)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -104,21 +106,37 @@ class CloudSharePolicy(PolicySection, frozen=True, kw_only=True, tag="cloud_shar
 
 
 class BudgetPolicy(PolicySection, frozen=True, kw_only=True, tag="budget"):
-    """The cloud is used as far as the money goes, spent evenly; amounts in the currency of the targets' prices."""
+    """The cloud is used as far as the money goes, in the currency of the targets' prices, spent evenly.
 
-    per_hour: Annotated[float, Meta(gt=0)] | None = None
-    per_day: Annotated[float, Meta(gt=0)] | None = None
+    Windows are UTC hours and days. `burst_share` of a limit may be spent at once, all of it only by the window's end.
+    Scores below `least_score` stay at the edge however much is left. With a `state_file` (of this router alone) what
+    was spent outlives a restart.
+    """
+
+    per_hour: Amount | None = None
+    per_day: Amount | None = None
+    burst_share: Annotated[float, Meta(gt=0, le=1)] = 0.05
+    least_score: Share = 0.0
+    state_file: Path | None = None
 
 
 AnyPolicy = ThresholdPolicy | CloudSharePolicy | BudgetPolicy
 
 
 class Price(Section, frozen=True, kw_only=True):
-    """What a target costs, per million tokens; an answer without `max_tokens` is cut at `most_completion_tokens`."""
+    """What a target costs, per million tokens, in any one currency.
 
-    prompt_per_mtok: Annotated[float, Meta(ge=0)]
-    completion_per_mtok: Annotated[float, Meta(ge=0)]
-    most_completion_tokens: Annotated[int, Meta(ge=1)] = 4096
+    Under a budget an answer without `max_tokens` is cut at `most_completion_tokens`, and that much is set aside for it.
+    """
+
+    prompt_per_mtok: TokenPrice
+    completion_per_mtok: TokenPrice
+    most_completion_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
+
+    @property
+    def longest_answer(self) -> float:
+        """What an answer without `max_tokens` may cost."""
+        return self.completion_per_mtok * self.most_completion_tokens / 1e6
 
 
 class TargetSection(Section, frozen=True, kw_only=True, tag_field="backend"):
@@ -262,6 +280,27 @@ def _check_supports(config: Config) -> str | None:
     return None
 
 
+def _check_budget(config: Config) -> str | None:
+    policy = config.policy
+    if not isinstance(policy, BudgetPolicy):
+        return None
+    limits = [limit for limit in (policy.per_hour, policy.per_day) if limit is not None]
+    if not limits:
+        return "policy: a budget without a limit; set per_hour, per_day or both"
+    if policy.state_file is not None and not policy.state_file.parent.is_dir():
+        return f"policy.state_file: {policy.state_file.parent} is not a folder; create it"
+    for name, target in config.targets.items():
+        if target.tier is Tier.CLOUD and target.chat_model and target.price is None:
+            return f"targets.{name}.price: missing; a budget needs the price of every cloud target that chats"
+        answer = target.price.longest_answer if target.price else 0.0
+        if answer > min(limits):
+            return (
+                f"policy: {min(limits):g} cannot pay one answer of {name} (up to {answer:g}); "
+                f"raise it, or lower targets.{name}.price.most_completion_tokens"
+            )
+    return None
+
+
 def _check_files(config: Config) -> str | None:
     files = {"keys_file": config.keys_file, "scoring.artifact": config.scoring.artifact}
     for name, target in config.targets.items():
@@ -280,5 +319,6 @@ _CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _check_names,
     _check_supports,
     _check_templates,
+    _check_budget,
     _check_files,
 )

@@ -1,5 +1,6 @@
 """Where a query goes, and why: rules first, then the score. Pure: no clock, no I/O."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -27,7 +28,27 @@ class Reason(StrEnum):
     CAPABILITY = "capability"
     ONLY_TIER = "only-tier"
     EDGE_FIRST = "edge-first"
+    CHECKED = "checked"
+    ESCALATED = "escalated"
+    BUDGET = "budget"
     FALLBACK = "fallback"
+
+
+class Evidence(StrEnum):
+    """The best that a score rests on."""
+
+    NONE = "none"
+    FEATURES = "features"
+    EMBEDDING = "embedding"
+    ANSWER = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """`value` is the probability in [0, 1] that the cloud's answer is better than the edge's."""
+
+    value: float
+    evidence: Evidence
 
 
 class Label(StrEnum):
@@ -37,6 +58,7 @@ class Label(StrEnum):
 
 
 AUTO = "auto"
+_SURE = 1e-12  # a probability of 0 or 1 is a rounding, not certainty
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +72,30 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the request and its key allow, before any score."""
+    """What the request and its key allow, before any score; None leaves it to the policy."""
 
     model: str = AUTO
     wish: Tier | None = None
     labels: frozenset[Label] = frozenset()
     tiers: frozenset[Tier] = frozenset(Tier)
     needs: frozenset[Capability] = frozenset()
+    threshold: float | None = None
+    check: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The target to call; `fallback` may answer instead if it fails before the first byte."""
+    """The target to call; `fallback` may answer instead if it fails before the first byte.
+
+    While the edge's answer is on trial, `escalation` is who answers instead if it is found wanting.
+    """
 
     target: Target
     reason: Reason
-    score: float | None = None
+    threshold: float
+    score: Score | None = None
     fallback: Target | None = None
+    escalation: Target | None = None
     degraded: bool = False
 
     @property
@@ -74,11 +103,35 @@ class Decision:
         """The target's tier."""
         return self.target.tier
 
-    def fall_back(self) -> "Decision | None":
-        """The decision after this target failed, or None when nothing else may answer."""
+    @property
+    def on_trial(self) -> bool:
+        """Whether the answer is to be judged before the client gets it."""
+        return self.escalation is not None
+
+    def judge(self, score: Score, threshold: float) -> "Decision":
+        """The decision once the answer on trial is scored: to keep it, or to escalate.
+
+        A check that had nothing to say leaves stage one's score, which then decides as if there were no check.
+        """
+        if self.escalation is None:
+            raise ValueError("no answer is on trial")
+        if is_hard(score, threshold):
+            return Decision(self.escalation, Reason.ESCALATED, threshold, score, fallback=self.target)
+        reason = Reason.CHECKED if score.evidence is Evidence.ANSWER else Reason.EASY
+        return Decision(self.target, reason, threshold, score)
+
+    def fall_back(self, reason: Reason = Reason.FALLBACK) -> "Decision | None":
+        """The decision after this target failed or cannot be afforded; None when nothing else may answer."""
         if self.fallback is None:
             return None
-        return replace(self, target=self.fallback, reason=Reason.FALLBACK, fallback=None, degraded=True)
+        return replace(
+            self,
+            target=self.fallback,
+            reason=reason,
+            fallback=None,
+            escalation=None,
+            degraded=self.degraded or reason is Reason.FALLBACK,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,37 +176,61 @@ def select_eligible(rules: Rules, targets: Sequence[Target]) -> Eligible:
     return Eligible(able, narrowed)
 
 
-def decide(eligible: Eligible, *, score: float | None, threshold: float, up: Collection[str]) -> Decision:
+def decide(
+    eligible: Eligible, *, score: Score | None, threshold: float, up: Collection[str], band: float | None = None
+) -> Decision:
     """Hard queries to the cloud, easy ones to the edge, either to the other tier when its own is down.
 
     Args:
         eligible: What the rules left.
-        score: Probability in [0, 1] that the cloud's answer is better; None when there is none to give.
-        threshold: Scores from here up go to the cloud.
+        score: None when there is none to give.
+        threshold: Scores from here up go to the cloud; from 1 up, none does.
         up: Names of the targets that are not known to be down.
+        band: Scores no farther than this from the threshold, in log-odds, put the edge's answer on trial; None: no
+            score does.
 
     Raises:
         UnavailableError: every eligible target is down.
     """
-    tiers = {t.tier for t in eligible.targets}
-    if len(tiers) == 1:
-        wanted = next(iter(tiers))
-        reason = eligible.narrowed_by or Reason.ONLY_TIER
-    elif score is None:
-        wanted, reason = Tier.EDGE, Reason.EDGE_FIRST
-    elif score >= threshold:
-        wanted, reason = Tier.CLOUD, Reason.HARD
-    else:
-        wanted, reason = Tier.EDGE, Reason.EASY
+    wanted, reason = _choose(eligible, score, threshold)
     # sorted() is stable: inside a tier the configured order decides
     alive = sorted((t for t in eligible.targets if t.name in up), key=lambda t: t.tier is not wanted)
     if not alive:
         names = ", ".join(t.name for t in eligible.targets)
         raise UnavailableError(f"No target that may answer is up (tried: {names}).")
+    if score is not None and band is not None and _log_odds_apart(score.value, threshold) <= band:
+        edge = next((t for t in alive if t.tier is Tier.EDGE), None)
+        cloud = next((t for t in alive if t.tier is Tier.CLOUD), None)
+        if edge is not None and cloud is not None:
+            return Decision(edge, Reason.CHECKED, threshold, score, fallback=cloud, escalation=cloud)
     target, fallback = alive[0], next(iter(alive[1:]), None)
     if target.tier is wanted:
-        return Decision(target, reason, score, fallback)
-    return Decision(target, Reason.FALLBACK, score, fallback, degraded=True)
+        return Decision(target, reason, threshold, score, fallback)
+    return Decision(target, Reason.FALLBACK, threshold, score, fallback, degraded=True)
+
+
+def is_hard(score: Score, threshold: float) -> bool:
+    """Which side of the threshold a score is on."""
+    return threshold < 1 and score.value >= threshold
+
+
+def _choose(eligible: Eligible, score: Score | None, threshold: float) -> tuple[Tier, Reason]:
+    """The tier that should answer if everything is up, and the rule that says so."""
+    if not eligible.needs_score:
+        return eligible.targets[0].tier, eligible.narrowed_by or Reason.ONLY_TIER
+    if score is None:
+        return Tier.EDGE, Reason.EDGE_FIRST
+    if is_hard(score, threshold):
+        return Tier.CLOUD, Reason.HARD
+    return Tier.EDGE, Reason.EASY
+
+
+def _log_odds_apart(score: float, threshold: float) -> float:
+    """The distance between two probabilities; infinite to a threshold that no evidence can cross."""
+    if not 0 < threshold < 1:
+        return math.inf
+    inside = min(max(score, _SURE), 1.0 - _SURE)
+    return abs(math.log(inside / (1.0 - inside)) - math.log(threshold / (1.0 - threshold)))
 
 
 def _named(model: str, targets: Sequence[Target]) -> list[Target]:

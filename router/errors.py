@@ -11,6 +11,7 @@ Every error a client can see, with its HTTP status and OpenAI's `type`:
     + BodyTooLargeError          413
     + UnsupportedError           400
   - OverloadedError              429  rate_limit_error
+    + BudgetError                429
   - BackendError                 502  server_error
     + UnavailableError           503
       ~ DrainingError            503
@@ -102,6 +103,12 @@ class OverloadedError(RouterError):
     status = 429
     type = "rate_limit_error"
     code = "overloaded"
+
+
+class BudgetError(OverloadedError):
+    """The target cannot be afforded now, and no other may answer."""
+
+    code = "budget_exhausted"
 
 
 class BackendError(RouterError):

@@ -1,20 +1,25 @@
-"""The path of one query, readable aloud. The cache, the lanes and the answer check will each be a line here."""
+"""The path of one query, readable aloud. The cache and the lanes will each be a line here."""
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
 from router.backends import Backend
-from router.decision import Decision, Rules, Target, decide, select_eligible
-from router.errors import BackendError, DeadlineError, OverloadedError, UnavailableError
+from router.calls import Caller, releasing
+from router.choosing import Chooser
+from router.decision import Decision, Reason, Rules, Target, Tier, decide, select_eligible
+from router.errors import BackendError, BudgetError, DeadlineError, OverloadedError, UnavailableError
 from router.health import Health
-from router.policy import Policy
-from router.query import Completion, Delta, EmbeddingQuery, Embeddings, Query
-from router.scoring import Scorer
+from router.policy import Policy, Reservation
+from router.query import Completion, EmbeddingQuery, Embeddings, Parameters, Query
+from router.replies import Opening, Reply
+from router.routing_metrics import RoutingMetrics
 from router.telemetry import Stopwatch
 
 T = TypeVar("T")
+AnyReply = TypeVar("AnyReply", bound=Reply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +32,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class StreamedAnswer:
-    """A stream whose first piece has come already: what fails from here on fails inside the stream.
+    """A stream that has begun, and where it comes from; closing `opening` cancels the work at the target."""
 
-    Closing `rest` cancels the work at the target.
-    """
-
-    first: Delta
-    rest: AsyncGenerator[Delta, None]
+    opening: Opening
     decision: Decision
 
 
@@ -45,98 +46,152 @@ class EmbeddedAnswer:
     decision: Decision
 
 
+@dataclass(slots=True)
+class Errand(Generic[AnyReply]):
+    """A query on its way, and what it asks a target for: the whole answer, or its beginning."""
+
+    query: Query
+    rules: Rules
+    watch: Stopwatch
+    call: Callable[[Decision, Reservation, Parameters], Awaitable[AnyReply]]
+    observed: bool = False
+
+
 class Pipeline:
     """Every method raises `RouterError` and nothing else; cancelling it cancels the work at the target."""
 
     def __init__(
         self,
         backends: Mapping[str, Backend],
-        chat_targets: Sequence[Target],
         embedding_targets: Sequence[Target],
         health: Health,
-        scorer: Scorer,
+        chooser: Chooser,
+        caller: Caller,
         policy: Policy,
+        metrics: RoutingMetrics,
     ) -> None:
         self._backends = backends
-        self._chat_targets = chat_targets
         self._embedding_targets = embedding_targets
         self._health = health
-        self._scorer = scorer
-        self.policy = policy
+        self._chooser = chooser
+        self._caller = caller
+        self._policy = policy
+        self._metrics = metrics
 
     async def answer(self, query: Query, rules: Rules, watch: Stopwatch) -> Answer:
-        """Apply the rules, score, decide, compute; once more elsewhere if the target fails."""
+        """Choose, call; judge the edge's answer where that can change the choice."""
         # response cache: look up
-        decision = await self.decide(query, rules)
-        # lane: wait for a slot
-        completion, decision = await self._attempt(
-            decision, watch, query.deadline, lambda backend: backend.complete(query)
-        )
+        whole, decision = await self._run(Errand(query, rules, watch, self._caller.complete))
         # response cache: remember
-        return Answer(completion, decision)
+        return Answer(whole.for_client(), decision)
 
     async def stream(self, query: Query, rules: Rules, watch: Stopwatch) -> StreamedAnswer:
-        """Like `answer`, up to the first piece; the rest follows from the same target."""
+        """Like `answer`, up to the first pieces; the rest follows from the same target."""
         # response cache: replay
-        decision = await self.decide(query, rules)
-        # lane: wait for a slot, held until the stream closes
-        (first, rest), decision = await self._attempt(
-            decision, watch, query.deadline, lambda backend: begin(backend.stream(query))
-        )
+        opening, decision = await self._run(Errand(query, rules, watch, self._caller.begin))
         watch.first_s = watch.elapsed_s()
-        return StreamedAnswer(first, rest, decision)
+        return StreamedAnswer(opening, decision)
 
     async def embed(self, query: EmbeddingQuery, rules: Rules, watch: Stopwatch) -> EmbeddedAnswer:
         """The vectors of one model, from whichever target has it; there is no quality to score."""
         # embedding cache: look up each input
         eligible = select_eligible(rules, self._embedding_targets)
-        decision = decide(eligible, score=None, threshold=self.policy.threshold, up=self._health.up())
-        embeddings, decision = await self._attempt(
-            decision, watch, query.deadline, lambda backend: backend.embed(query)
-        )
+        decision = decide(eligible, score=None, threshold=self._policy.threshold, up=self._health.up())
+
+        async def ask(decision: Decision) -> Embeddings:
+            with watch.wait_backend():
+                return await self._backends[decision.target.name].embed(query)
+
+        embeddings, decision = await self._attempt(decision, ask, query.deadline)
         return EmbeddedAnswer(embeddings, decision)
 
-    async def decide(self, query: Query, rules: Rules) -> Decision:
-        """Where the query would go now, without any inference."""
-        eligible = select_eligible(rules, self._chat_targets)
-        score = await self._scorer.score(query.prompt, self.policy.threshold) if eligible.needs_score else None
-        return decide(
-            eligible, score=score.value if score else None, threshold=self.policy.threshold, up=self._health.up()
-        )
+    async def _run(self, errand: Errand[AnyReply]) -> tuple[AnyReply, Decision]:
+        """Choose, call, judge; while an answer is on trial nothing of it reaches the client."""
+        decision = await self._chooser.choose(errand.query, errand.rules)
+        # lane: wait for a slot, held until the answer, or its stream, ends
+        reply, decision = await self._attempt(decision, partial(self._ask, errand), errand.query.deadline)
+        if not decision.on_trial:
+            return reply, decision
+        try:
+            verdict = await self._chooser.judge(decision, errand.query, errand.rules, reply.said())
+            final, verdict = await self._carry_out(errand, verdict, reply)
+        except BaseException:
+            await reply.aclose()
+            raise
+        if final is not reply:
+            self._metrics.count_dropped(decision.target, reply.spent)
+        self._observe(errand, verdict)
+        self._metrics.count_trial(verdict.reason)
+        return final, verdict
+
+    async def _carry_out(
+        self, errand: Errand[AnyReply], verdict: Decision, reply: AnyReply
+    ) -> tuple[AnyReply, Decision]:
+        """The edge's reply, or the cloud's if it was found wanting; the edge stops before the cloud begins.
+
+        Without money for the cloud, or if it fails, the edge's all the same: a new one if it was stopped.
+        """
+        if verdict.reason is not Reason.ESCALATED:
+            return reply, verdict
+        stopped = False
+
+        async def ask(decision: Decision) -> AnyReply:
+            nonlocal stopped
+            if decision.tier is Tier.EDGE and not stopped:
+                return reply
+            reservation = self._reserve(errand, decision)
+            if not reply.complete:
+                stopped = True
+                with releasing(reservation):
+                    await reply.aclose()
+            return await self._call(errand, decision, reservation)
+
+        try:
+            return await self._attempt(verdict, ask, errand.query.deadline)
+        except (BackendError, OverloadedError):
+            late = verdict.fall_back()
+            if late is None or stopped:
+                raise
+            return reply, late
+
+    async def _ask(self, errand: Errand[AnyReply], decision: Decision) -> AnyReply:
+        return await self._call(errand, decision, self._reserve(errand, decision))
+
+    def _reserve(self, errand: Errand[AnyReply], decision: Decision) -> Reservation:
+        """Set aside what the call may cost; with that the query is as good as sent."""
+        reservation = self._policy.reserve(decision.target, errand.query)
+        if reservation is None:
+            raise BudgetError(f"The budget cannot pay for {decision.target.name} now; try later or raise policy.per_*.")
+        if not decision.on_trial:
+            self._observe(errand, decision)
+        return reservation
+
+    async def _call(self, errand: Errand[AnyReply], decision: Decision, reservation: Reservation) -> AnyReply:
+        with errand.watch.wait_backend():
+            return await errand.call(decision, reservation, errand.query.parameters)
+
+    def _observe(self, errand: Errand[AnyReply], decision: Decision) -> None:
+        """Once an errand, when it is first settled where it goes."""
+        if not errand.observed:
+            errand.observed = True
+            self._chooser.observe(decision, errand.rules)
 
     async def _attempt(
-        self,
-        decision: Decision,
-        watch: Stopwatch,
-        deadline: float | None,
-        call: Callable[[Backend], Awaitable[T]],
+        self, decision: Decision, ask: Callable[[Decision], Awaitable[T]], deadline: float | None
     ) -> tuple[T, Decision]:
-        """Call the decided target, and its fallback if it fails; both share one deadline."""
+        """Ask the decided target, and its fallback if it fails or is too dear; both share one deadline."""
         try:
-            with watch.wait_backend():
-                return await call(self._backends[decision.target.name]), decision
+            return await ask(decision), decision
         except DeadlineError:
             raise
         except (BackendError, OverloadedError) as exc:
             if isinstance(exc, UnavailableError):
                 self._health.report_unreachable(decision.target.name)
-            other = decision.fall_back()
+            other = decision.fall_back(Reason.BUDGET if isinstance(exc, BudgetError) else Reason.FALLBACK)
             expired = deadline is not None and time.monotonic() >= deadline
             if other is None or expired:
                 raise
             try:
-                return await self._attempt(other, watch, deadline, call)
+                return await self._attempt(other, ask, deadline)
             except (BackendError, OverloadedError):
                 raise exc from None  # the first failure explains more than that of the fallback
-
-
-async def begin(deltas: AsyncGenerator[Delta, None]) -> tuple[Delta, AsyncGenerator[Delta, None]]:
-    """Wait for the first piece here, while a failure can still become an HTTP error.
-
-    Raises:
-        BackendError: the stream failed, or ended, before its first piece.
-    """
-    try:
-        return await anext(deltas), deltas
-    except StopAsyncIteration:
-        raise BackendError("The stream ended before its first piece.") from None

@@ -2,12 +2,15 @@
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+from router.query import Usage
+
+_SECONDS = (1e-4, 2.5e-4, 5e-4, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 @dataclass(slots=True)
@@ -65,6 +68,11 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     target: str = ""
     reason: str = ""
     score: float | None = None
+    evidence: str = ""
+    threshold: float | None = None
+    policy: str = ""
+    artifact: str = ""
+    signals: Mapping[str, float] = {}
     degraded: bool = False
     error: str | None = None
     prompt_tokens: int = 0
@@ -78,25 +86,39 @@ class Telemetry:
     """The metrics of one router, in a registry of their own."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         place = ("tier", "target")
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"hybrid_{name}", text, labels, registry=registry)
-
-        def seconds(name: str, text: str, *labels: str) -> Histogram:
-            return Histogram(f"hybrid_{name}_seconds", text, labels, registry=registry, buckets=_SECONDS)
-
-        self._requests = counter("requests", "Requests answered", "url", "status", *place, "reason")
-        self._duration = seconds("request", "From request to last byte", "url", *place)
-        self._first = seconds("first_byte", "From request to first streamed piece", *place)
-        self._overhead = seconds("overhead", "Time that is not waiting for a target", "url")
-        self._tokens = counter("tokens", "Tokens read and written", "direction", *place)
-        self._fallbacks = counter("fallbacks", "Answers from a fallback", "target")
-        self._up = Gauge("hybrid_target_up", "Whether a target is up", ("target",), registry=registry)
-        self._inflight = Gauge("hybrid_requests_in_flight", "Requests being answered", registry=registry)
+        self._requests = self.counter("requests", "Requests answered", "url", "status", *place, "reason")
+        self._duration = self.seconds("request", "From request to last byte", "url", *place)
+        self._first = self.seconds("first_byte", "From request to first streamed piece", *place)
+        self._overhead = self.seconds("overhead", "Time that is not waiting for a target", "url")
+        self._tokens = self.counter("tokens", "Tokens read and written", "direction", *place)
+        self._fallbacks = self.counter("fallbacks", "Answers from a fallback", "target")
+        self._up = self.gauge("target_up", "Whether a target is up", "target")
+        self._inflight = self.gauge("requests_in_flight", "Requests being answered")
         self._log = logging.getLogger("router.requests")
         self._encode = msgspec.json.Encoder().encode
+
+    @property
+    def explains(self) -> bool:
+        """Whether each line of the log is to say what its score was made of, which costs a computation more."""
+        return self._log.isEnabledFor(logging.DEBUG)
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        """A new counter of this router."""
+        return Counter(f"hybrid_{name}", text, labels, registry=self.registry)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        """A new gauge of this router."""
+        return Gauge(f"hybrid_{name}", text, labels, registry=self.registry)
+
+    def histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float]) -> Histogram:
+        """A new histogram of this router."""
+        return Histogram(f"hybrid_{name}", text, labels, registry=self.registry, buckets=buckets)
+
+    def seconds(self, name: str, text: str, *labels: str) -> Histogram:
+        """A new histogram of durations."""
+        return self.histogram(f"{name}_seconds", text, *labels, buckets=_SECONDS)
 
     def set_up(self, target: str, *, up: bool) -> None:
         """A target's health."""
@@ -105,6 +127,12 @@ class Telemetry:
     def begin(self) -> None:
         """A request came in."""
         self._inflight.inc()
+
+    def count_tokens(self, tier: str, target: str, usage: Usage) -> None:
+        """What an answer took, whether or not a client got it."""
+        if usage != Usage():
+            self._tokens.labels("in", tier, target).inc(usage.prompt_tokens)
+            self._tokens.labels("out", tier, target).inc(usage.completion_tokens)
 
     def finish(self, record: RequestRecord) -> None:
         """A request is over: count it, time it, log it."""
@@ -115,9 +143,7 @@ class Telemetry:
         self._overhead.labels(record.url).observe(record.overhead_ms / 1e3)
         if record.first_ms is not None:
             self._first.labels(*place).observe(record.first_ms / 1e3)
-        if record.prompt_tokens:
-            self._tokens.labels("in", *place).inc(record.prompt_tokens)
-            self._tokens.labels("out", *place).inc(record.completion_tokens)
+        self.count_tokens(record.tier, record.target, Usage(record.prompt_tokens, record.completion_tokens))
         if record.degraded:
             self._fallbacks.labels(record.target).inc()
         if self._log.isEnabledFor(logging.INFO):

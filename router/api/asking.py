@@ -4,6 +4,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TypeVar
 
 from litestar.datastructures import Headers
@@ -15,7 +16,16 @@ from router.query import Capability, EmbeddingQuery, Priority, Query
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 AnyQuery = TypeVar("AnyQuery", Query, EmbeddingQuery)
-Member = TypeVar("Member", Priority, Tier, Label)
+
+
+class Switch(StrEnum):
+    """Something a request may ask for or decline."""
+
+    ON = "on"
+    OFF = "off"
+
+
+Member = TypeVar("Member", Priority, Tier, Label, Switch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +38,20 @@ class Asker:
     deadline: float
     wish: Tier | None
     labels: frozenset[Label]
+    threshold: float | None
+    check: Switch | None
 
     def rules(self, model: str, needs: frozenset[Capability]) -> Rules:
         """What the decision must keep to."""
-        return Rules(model, self.wish, self.labels | self.client.labels, self.client.tiers, needs)
+        return Rules(
+            model,
+            self.wish,
+            self.labels | self.client.labels,
+            self.client.tiers,
+            needs,
+            self.threshold,
+            None if self.check is None else self.check is Switch.ON,
+        )
 
     def complete(self, query: AnyQuery) -> AnyQuery:
         """The query with what only headers say; `x-priority` wins over `service_tier`, the key's cap over both."""
@@ -65,6 +85,8 @@ def read_headers(headers: Headers, admission: Admission, longest_s: float) -> As
         time.monotonic() + min(_deadline_s(headers) or longest_s, longest_s),
         _member(Tier, headers, "x-route"),
         frozenset(_parse(Label, label, "x-data-label") for label in labels),
+        _threshold(headers),
+        _member(Switch, headers, "x-answer-check"),
     )
 
 
@@ -83,6 +105,21 @@ def _deadline_s(headers: Headers) -> float | None:
         if name == "x-deadline-ms":
             raise RequestError(f"Invalid x-deadline-ms: {value!r}. Expected a number above 0.", param=name)
     return None
+
+
+def _threshold(headers: Headers) -> float | None:
+    """`x-route-threshold`, in the policy's place."""
+    name = "x-route-threshold"
+    value = headers.get(name)
+    if value is None:
+        return None
+    try:
+        threshold = float(value)
+    except ValueError:
+        threshold = -1.0
+    if 0 <= threshold <= 1:
+        return threshold
+    raise RequestError(f"Invalid {name}: {value!r}. Expected a number from 0 to 1.", param=name)
 
 
 def _member(kind: type[Member], headers: Headers, name: str) -> Member | None:

@@ -17,7 +17,7 @@ from router.api.failures import error_body
 from router.api.render import ChatDialect, Dialect, TextDialect
 from router.errors import DrainingError, RouterError
 from router.pipeline import StreamedAnswer
-from router.query import Delta, RawPrompts
+from router.query import Query, RawPrompts
 from router.wire import ChatRequest, CompletionRequest
 
 CHAT_URL = "/v1/chat/completions"
@@ -67,10 +67,13 @@ async def _generate(
         events = _events(
             exchange, streamed, dialect, answers=prompts * query.parameters.n, include_usage=body.include_usage
         )
-        return EventStream(events, exchange.answered(streamed.decision), partial(_release, exchange, streamed))
+        release = partial(_release, exchange, query, streamed)
+        return EventStream(events, exchange.answered(streamed.decision), release)
     answer = await pipeline.answer(query, rules, exchange.watch)
     exchange.usage = answer.completion.usage
-    return json_answer(_encode(dialect.whole(answer.completion)), exchange.answered(answer.decision))
+    headers = exchange.answered(answer.decision)
+    await exchange.explain(query.prompt)
+    return json_answer(_encode(dialect.whole(answer.completion)), headers)
 
 
 async def _events(
@@ -81,7 +84,7 @@ async def _events(
         with exchange.service.drain.holding():
             for chunk in dialect.opening(answers):
                 yield _event(chunk)
-            async for delta in _all(streamed):
+            async for delta in streamed.opening.for_client():
                 exchange.usage = delta.usage or exchange.usage
                 if delta.usage is None:
                     yield _event(dialect.piece(delta))
@@ -96,15 +99,12 @@ async def _events(
         yield b"event: error\ndata: " + error_body(exchange.error) + b"\n\n"
 
 
-async def _all(streamed: StreamedAnswer) -> AsyncGenerator[Delta, None]:
-    yield streamed.first
-    async for delta in streamed.rest:
-        yield delta
-
-
-async def _release(exchange: Exchange, streamed: StreamedAnswer) -> None:
-    await streamed.rest.aclose()
-    exchange.finish(exchange.error.status if exchange.error else 200)
+async def _release(exchange: Exchange, query: Query, streamed: StreamedAnswer) -> None:
+    try:
+        await streamed.opening.aclose()
+        await exchange.explain(query.prompt)
+    finally:
+        exchange.finish(exchange.error.status if exchange.error else 200)
 
 
 def _event(chunk: msgspec.Struct) -> bytes:

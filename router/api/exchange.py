@@ -1,7 +1,7 @@
 """One request and its answer: the course that every handler's work takes, from headers to metrics."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -17,9 +17,10 @@ from router.api.failures import describe_http, describe_invalid, error_body
 from router.config import Config
 from router.decision import Decision
 from router.errors import DrainingError, OverloadedError, RouterError, UnavailableError
+from router.choosing import Chooser
 from router.health import Health
 from router.pipeline import Pipeline
-from router.query import Usage
+from router.query import Prompt, Usage
 from router.scoring import Scorer
 from router.telemetry import RequestRecord, Stopwatch, Telemetry
 
@@ -34,11 +35,17 @@ class Service:
 
     config: Config
     admission: Admission
+    chooser: Chooser
     pipeline: Pipeline
     health: Health
     scorer: Scorer
     telemetry: Telemetry
     drain: Drain
+
+    @property
+    def policy_kind(self) -> str:
+        """As the configuration names it."""
+        return str(self.config.policy.__struct_config__.tag)
 
 
 @dataclass(slots=True)
@@ -52,6 +59,7 @@ class Exchange:
     decision: Decision | None = None
     usage: Usage | None = None
     error: RouterError | None = None
+    signals: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def request_id(self) -> str:
@@ -72,14 +80,22 @@ class Exchange:
             "x-overhead-ms": f"{self.watch.overhead_s() * 1e3:.2f}",
         }
         if decision.score is not None:
-            headers["x-route-score"] = f"{decision.score:.4f}"
+            headers["x-route-score"] = f"{decision.score.value:.4f}"
+            headers["x-route-evidence"] = decision.score.evidence.value
         if decision.degraded:
             headers["x-degraded"] = decision.reason.value
         return headers
 
+    async def explain(self, prompt: Prompt) -> None:
+        """Find out what the score was made of, where the log is to say so."""
+        decision, service = self.decision, self.service
+        if service.telemetry.explains and decision is not None and decision.score is not None:
+            self.signals = (await service.scorer.explain(prompt, decision.threshold)).signals
+
     def finish(self, status: int) -> None:
         """The request is over, one way or another."""
         decision, usage, watch = self.decision, self.usage or Usage(), self.watch
+        score = decision.score if decision else None
         record = RequestRecord(
             request_id=self.request_id,
             url=self.url,
@@ -88,7 +104,12 @@ class Exchange:
             tier=decision.tier if decision else "",
             target=decision.target.name if decision else "",
             reason=decision.reason if decision else "",
-            score=decision.score if decision else None,
+            score=score.value if score else None,
+            evidence=score.evidence if score else "",
+            threshold=decision.threshold if decision and score else None,
+            policy=self.service.policy_kind if score else "",
+            artifact=(self.service.scorer.artifact or "") if score else "",
+            signals=self.signals,
             degraded=decision.degraded if decision else False,
             error=self.error.code or self.error.type if self.error else None,
             prompt_tokens=usage.prompt_tokens,

@@ -1,7 +1,5 @@
 """`/v1/models`, `/v1/route`, `/health/live`, `/health/ready` and `/metrics`."""
 
-from collections.abc import Mapping
-
 import msgspec
 from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
@@ -13,6 +11,7 @@ from msgspec import Struct
 from edge import wire
 from router.api.asking import Asker
 from router.api.exchange import Exchange, HttpRequest, Service, converse, json_answer
+from router.choosing import ExplainedDecision
 from router.decision import AUTO, Tier
 from router.errors import UnknownModelError
 from router.wire import ChatRequest
@@ -22,13 +21,21 @@ _encode = msgspec.json.encode
 
 
 class RouteExplanation(Struct, frozen=True):
-    """What `/v1/route` says: the decision, and the log-odds that each signal added to the score."""
+    """What `/v1/route` says: the decision, and the log-odds that each signal added to the score.
+
+    `reason` is the rule that decided. With `check` the edge's answer would be judged first, so that the final word
+    could still be "escalated".
+    """
 
     target: str
     tier: str
     reason: str
-    score: float | None
+    policy: str
     threshold: float
+    score: float | None
+    evidence: str | None
+    check: bool
+    artifact: str | None
     degraded: bool
     fallback: str | None
     signals: dict[str, float]
@@ -52,28 +59,32 @@ def _route_handler() -> HTTPRouteHandler:
     async def work(exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
         body = decoder.decode(content)
         query = asker.complete(body.query())
-        service = exchange.service
-        decision = await service.pipeline.decide(query, asker.rules(body.model, body.needs()))
-        signals: Mapping[str, float] = {}
-        if decision.score is not None:
-            signals = (await service.scorer.explain(query.prompt, service.pipeline.policy.threshold)).signals
-        explanation = RouteExplanation(
-            decision.target.name,
-            decision.tier,
-            decision.reason,
-            decision.score,
-            service.pipeline.policy.threshold,
-            decision.degraded,
-            decision.fallback.name if decision.fallback else None,
-            dict(signals),
-        )
-        return json_answer(_encode(explanation), exchange.answered(decision))
+        explained = await exchange.service.chooser.explain(query, asker.rules(body.model, body.needs()))
+        return json_answer(_encode(_explain(exchange.service, explained)), exchange.answered(explained.decision))
 
     @post(ROUTE_URL)
     async def route(request: HttpRequest) -> ASGIApp:
         return await converse(request, ROUTE_URL, work)
 
     return route
+
+
+def _explain(service: Service, explained: ExplainedDecision) -> RouteExplanation:
+    decision = explained.decision
+    return RouteExplanation(
+        target=decision.target.name,
+        tier=decision.tier,
+        reason=decision.reason,
+        policy=service.policy_kind,
+        threshold=decision.threshold,
+        score=decision.score.value if decision.score else None,
+        evidence=decision.score.evidence if decision.score else None,
+        check=decision.on_trial,
+        artifact=service.scorer.artifact,
+        degraded=decision.degraded,
+        fallback=decision.fallback.name if decision.fallback else None,
+        signals=dict(explained.signals),
+    )
 
 
 def _model_handlers() -> list[HTTPRouteHandler]:

@@ -2,27 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
+from router.decision import Evidence, Score
 from router.query import Finish, Prompt, TokenLogprob
 
-
-class Evidence(StrEnum):
-    """The best that a score rests on."""
-
-    NONE = "none"
-    FEATURES = "features"
-    EMBEDDING = "embedding"
-    ANSWER = "answer"
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """`value` is the probability in [0, 1] that the cloud's answer is better than the edge's."""
-
-    value: float
-    evidence: Evidence
+__all__ = ["EdgeAnswer", "Evidence", "Explanation", "Score", "Scorer", "UnknownScorer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +28,14 @@ class EdgeAnswer:
 
 
 class Scorer(Protocol):
-    """Two stages of evidence. Every method returns within milliseconds and computes nothing on the event loop."""
+    """Two stages of evidence. Every method returns within milliseconds, computes nothing on the event loop, and never
+    raises: who cannot say more gives the score that stands.
+    """
+
+    @property
+    def artifact(self) -> str | None:
+        """Which artifact the scores come from: the first digits of its file's sha256."""
+        ...
 
     @property
     def checks_answers(self) -> bool:
@@ -67,6 +59,7 @@ class Scorer(Protocol):
 class UnknownScorer:
     """Knows nothing, and says so: 0.5."""
 
+    artifact = None
     checks_answers = False
 
     async def score(self, prompt: Prompt, threshold: float) -> Score:

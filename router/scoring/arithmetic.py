@@ -5,12 +5,13 @@ chains (`(60 - 17) / 2 = 43 / 2 = 21.5`), calculator notes (`<<12*3=36>>`), thou
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
-_NUMBERS = re.compile(rf"(?:(?<![^\s$:=(])([-−])\$?)?({_DIGITS})")  # noqa: RUF001 - signs that people type
-_LEXEMES = re.compile(rf"({_DIGITS})|([-+*/()%x×÷−])")  # noqa: RUF001
+_NUMBERS = re.compile(_DIGITS)
+_LEXEMES = re.compile(rf"({_DIGITS})|([-+*/()%x×÷−])")  # noqa: RUF001 - signs that people type
+_MINUS = re.compile(r"(?:^|[\s$:=(])[-−]\$?$")  # noqa: RUF001
 _SPELLING = str.maketrans("×x÷−", "**/-")  # noqa: RUF001
 _EXPRESSION = " \t0123456789.,$%()x×÷−+*/\\-"  # noqa: RUF001
 _NOTE = re.compile(r"<<([^<>]{1,100})>>")
@@ -20,17 +21,15 @@ _ROUNDING = 0.006
 _LARGEST = 1e15
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
-    """As written: the absolute value (capped at 1e15), the digits after its point, and whether it stands below zero."""
+class Number(NamedTuple):
+    """As written: the absolute value, the digits after its point, and whether a minus makes it negative."""
 
     value: float
     decimals: int
     negative: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """`operands` are said to make `said`; they make `value`. `operators` are the signs between them."""
 
     operands: tuple[float, ...]
@@ -45,12 +44,18 @@ class Claim:
         return any(abs(value - said) <= max(_ROUNDING * abs(value), _ROUNDING) for value, said in pairs)
 
 
-def read_numbers(text: str) -> list[Number]:
-    """The numbers in a text, in order. A minus counts where it touches the number and nothing stands before it."""
-    return [
-        Number(_read_value(digits), len(digits.partition(".")[2]), bool(minus))
-        for minus, digits in _NUMBERS.findall(text)
-    ]
+def read_numbers(text: str) -> list[float]:
+    """The absolute values of the numbers in a text, in order, each at most 1e15."""
+    return [_read_value(digits) for digits in _NUMBERS.findall(text)]
+
+
+def read_last_number(text: str) -> Number | None:
+    """The last number in a text. A minus counts where it touches the number and nothing is there to subtract from."""
+    digits = _NUMBERS.findall(text)
+    if not digits:
+        return None
+    before = text[: text.rindex(digits[-1])][-3:]
+    return Number(_read_value(digits[-1]), len(digits[-1].partition(".")[2]), _MINUS.search(before) is not None)
 
 
 def read_claims(text: str) -> list[Claim]:
@@ -80,8 +85,7 @@ def _read_value(digits: str) -> float:
     return min(float(digits.replace(",", "")), _LARGEST)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sum:
+class _Sum(NamedTuple):
     operands: tuple[float, ...]
     operators: str
     value: float
@@ -91,11 +95,15 @@ def _compute(text: str) -> _Sum | None:
     reader = _Reader([_read_value(d) if d else s.translate(_SPELLING) for d, s in _LEXEMES.findall(text)])
     try:
         value = reader.read_sum()
-    except (IndexError, ArithmeticError):
+    except (IndexError, ZeroDivisionError, _NoNumberError):
         return None
     if not abs(value) < _LARGEST:
         return None
     return _Sum(tuple(reader.operands), "".join(reader.operators), value)
+
+
+class _NoNumberError(Exception):
+    """A sign stands where a number should."""
 
 
 class _Reader:
@@ -128,8 +136,8 @@ class _Reader:
             value = self.read_sum()
             self._at += self._peek() == ")"
             return value
-        if not isinstance(first, float):
-            raise ArithmeticError(first)
+        if isinstance(first, str):
+            raise _NoNumberError
         self.operands.append(first)
         if self._peek() == "%":
             self._at += 1

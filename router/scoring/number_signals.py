@@ -5,10 +5,10 @@ A good solution uses what is given, once, computes right, goes on with its resul
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from itertools import pairwise
 
-from router.scoring.arithmetic import Claim, Number, read_claims, read_numbers
+from router.scoring.arithmetic import Claim, Number, read_claims, read_last_number, read_numbers
 
 _SIGNS = {"signs_plus": "+", "signs_minus": "-", "signs_times": "*", "signs_over": "/"}
 _SPELT = {
@@ -22,26 +22,26 @@ _SPELT = {
 def read_number_signals(question: str, text: str, asked: Sequence[str]) -> dict[str, float]:
     """Signals by name; those of the last number are absent where the answer has no number. `asked` are the question's
     words, in lower case."""
-    given, written = [number.value for number in read_numbers(question)], read_numbers(text)
-    numbers = Counter(number.value for number in written)
+    given, numbers = read_numbers(question), read_numbers(text)
+    said = set(numbers)
     spelt = [_SPELT[word] for word in asked if word in _SPELT]
     claims = read_claims(text)
     signals = {
         "numbers_given": math.log1p(len(given)),
         "numbers_spelt": math.log1p(len(spelt)),
-        "numbers_said": math.log1p(len(written)),
-        "given_unsaid": _share_missing(given, numbers),
-        "spelt_unsaid": _share_missing(spelt, numbers),
+        "numbers_said": math.log1p(len(numbers)),
+        "given_unsaid": _share_missing(given, said),
+        "spelt_unsaid": _share_missing(spelt, said),
         **_uses(given, spelt, claims),
         **_results(claims),
         "equations_unread": math.log1p(max(text.count("=") - text.count("<<") - len(claims), 0)),
     }
-    if written:
-        signals |= _last(written[-1], given, claims)
+    if last := read_last_number(text):
+        signals |= _last(last, given, claims)
     return signals
 
 
-def _share_missing(wanted: Sequence[float], found: Mapping[float, int]) -> float:
+def _share_missing(wanted: Sequence[float], found: Container[float]) -> float:
     return sum(number not in found for number in wanted) / len(wanted) if wanted else 0.0
 
 

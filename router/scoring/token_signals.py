@@ -1,18 +1,25 @@
 """What the edge's own log-probabilities say about its answer. All are natural logs, nearer to 0 is surer."""
 
 import math
+import re
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from router.query import TokenLogprob
 
-MAX_TOKENS = 512
+Vector = np.ndarray[Any, np.dtype[np.float64]]
+MAX_TOKENS = 256
 _FLOOR = -20.0
 _PLACES = 4
+_DIGIT = re.compile(r"\d")
 
 
 def read_token_signals(tokens: Sequence[TokenLogprob]) -> dict[str, float]:
-    """Signals of an answer's first 512 tokens; empty where there are none."""
-    tokens = [token for token in tokens[:MAX_TOKENS] if token.token]
+    """Signals by name, of at most 256 tokens from both ends; empty where there are none."""
+    if len(tokens) > MAX_TOKENS:
+        tokens = (*tokens[: MAX_TOKENS // 2], *tokens[-MAX_TOKENS // 2 :])
     if not tokens:
         return {}
     chosen = [max(token.logprob, _FLOOR) for token in tokens]
@@ -49,7 +56,7 @@ def _log_odds_of_doubt(total: float) -> float:
 def _places(tokens: Sequence[TokenLogprob], chosen: list[float]) -> dict[str, float]:
     signals = {f"logprob_at_{place}": chosen[place] if place < len(chosen) else 0.0 for place in range(_PLACES)}
     signals["logprob_last"] = chosen[-1]
-    numeric = [value for token, value in zip(tokens, chosen, strict=True) if any(c.isdigit() for c in token.token)]
+    numeric = [value for token, value in zip(tokens, chosen, strict=True) if _DIGIT.search(token.token)]
     if numeric:
         signals["number_logprob_lowest"] = min(numeric)
         signals["number_doubt"] = _log_odds_of_doubt(sum(numeric))
@@ -57,25 +64,33 @@ def _places(tokens: Sequence[TokenLogprob], chosen: list[float]) -> dict[str, fl
 
 
 def _rivals(tokens: Sequence[TokenLogprob]) -> dict[str, float]:
-    margins, entropies, outvoted = [], [], 0
-    for token in tokens:
-        rivals = [top.logprob for top in token.top if top.token != token.token]
-        margins.append(max(token.logprob, _FLOOR) - max(max(rivals, default=_FLOOR), _FLOOR))
-        outvoted += margins[-1] < 0
-        entropies.append(_entropy(token))
+    margins = [_margin(token) for token in tokens]
+    entropies = _entropies([token for token in tokens if token.top])
     return {
         "margin_mean": sum(margins) / len(margins),
         "margin_lowest": min(margins),
         "margin_first": margins[0],
-        "entropy_mean": sum(entropies) / len(entropies),
-        "entropy_highest": max(entropies),
-        "entropy_first": entropies[0],
-        "outvoted_tokens": math.log1p(outvoted),
+        "entropy_mean": float(entropies.mean()),
+        "entropy_highest": float(entropies.max()),
+        "entropy_first": float(entropies[0]),
+        "outvoted_tokens": math.log1p(sum(margin < 0 for margin in margins)),
     }
 
 
-def _entropy(token: TokenLogprob) -> float:
-    """Entropy in nats over the listed tokens and one more that stands for all the others."""
-    chances = [math.exp(top.logprob) for top in token.top]
-    chances.append(max(1.0 - sum(chances), 0.0))
-    return -sum(chance * math.log(chance) for chance in chances if chance > 1e-9)
+def _margin(token: TokenLogprob) -> float:
+    """How far the token leads the likeliest other one."""
+    best = _FLOOR
+    for top in token.top:
+        if top.logprob > best and top.token != token.token:
+            best = top.logprob
+    return max(token.logprob, _FLOOR) - best
+
+
+def _entropies(tokens: Sequence[TokenLogprob]) -> Vector:
+    """Entropy in nats at each place, over the listed tokens and one more that stands for all the others."""
+    starts = np.cumsum([0, *(len(token.top) for token in tokens[:-1])])
+    listed = np.array([top.logprob for token in tokens for top in token.top]).clip(_FLOOR, 0.0)
+    chances = np.exp(listed)
+    others = np.maximum(1.0 - np.add.reduceat(chances, starts), 1e-9)
+    entropies: Vector = -np.add.reduceat(chances * listed, starts) - others * np.log(others)
+    return entropies

@@ -1,10 +1,22 @@
+import math
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.decision import Decision, Label, Reason, Rules, Target, Tier, decide, select_eligible
+from router.decision import (
+    Decision,
+    Evidence,
+    Label,
+    Reason,
+    Rules,
+    Score,
+    Target,
+    Tier,
+    decide,
+    select_eligible,
+)
 from router.errors import ForbiddenError, RouterError, UnavailableError, UnknownModelError, UnsupportedError
 from router.query import Capability
 
@@ -14,9 +26,10 @@ BOTH = [EDGE, CLOUD]
 UP = {"shop", "h100"}
 
 
-def choose(rules: Rules, *, score: float | None = 0.2, up: set[str] = UP) -> Decision:
-    """Both steps, as the pipeline takes them."""
-    return decide(select_eligible(rules, BOTH), score=score, threshold=0.5, up=up)
+def choose(rules: Rules, *, score: float | None = 0.2, up: set[str] = UP, band: float | None = None) -> Decision:
+    """Both steps, as the router takes them."""
+    given = None if score is None else Score(score, Evidence.FEATURES)
+    return decide(select_eligible(rules, BOTH), score=given, threshold=0.5, up=up, band=band)
 
 
 @pytest.mark.parametrize(
@@ -90,18 +103,20 @@ def test_what_no_target_may_answer_is_refused_with_its_parameter(
     ),
     st.floats(0, 1),
     st.frozensets(st.integers(0, 5)),
+    st.none() | st.floats(0, 100),
 )
 def test_no_decision_ever_breaks_a_rule(
-    made: list[tuple[Tier, frozenset[Capability]]], rules: Rules, score: float, up: frozenset[int]
+    made: list[tuple[Tier, frozenset[Capability]]], rules: Rules, score: float, up: frozenset[int], band: float | None
 ) -> None:
     targets = [Target(f"t{i}", tier, supports) for i, (tier, supports) in enumerate(made)]
     alive = {f"t{i}" for i in up}
     try:
-        decision = decide(select_eligible(rules, targets), score=score, threshold=0.5, up=alive)
+        eligible = select_eligible(rules, targets)
+        decision = decide(eligible, score=Score(score, Evidence.FEATURES), threshold=0.5, up=alive, band=band)
     except RouterError:
         return
 
-    for target in [decision.target, *([decision.fallback] if decision.fallback else [])]:
+    for target in filter(None, [decision.target, decision.fallback, decision.escalation]):
         assert target.name in alive
         assert target.tier in rules.tiers
         assert rules.wish in {None, target.tier}
@@ -118,3 +133,60 @@ def test_falling_back_names_itself_and_happens_once() -> None:
     assert fallen is not None
     assert (fallen.target, fallen.reason, fallen.degraded) == (CLOUD, Reason.FALLBACK, True)
     assert fallen.fall_back() is None
+
+
+@pytest.mark.parametrize(
+    ("score", "band", "reason"),
+    [
+        (0.4, 0.5, "checked"),
+        (0.6, 0.5, "checked"),
+        (0.2, 0.5, "easy"),
+        (0.8, 0.5, "hard"),
+        (0.999, 100.0, "checked"),
+        (0.0, 100.0, "checked"),
+        (0.4, None, "easy"),
+    ],
+)
+def test_scores_near_the_threshold_put_the_edge_on_trial(score: float, band: float | None, reason: str) -> None:
+    decision = choose(Rules(), score=score, band=band)
+
+    assert decision.reason == reason
+    assert decision.on_trial is (reason == "checked")
+    assert decision.target is (CLOUD if reason == "hard" else EDGE)
+
+
+@pytest.mark.parametrize("up", [{"shop"}, {"h100"}])
+def test_nothing_is_tried_while_a_tier_is_down(up: set[str]) -> None:
+    assert not choose(Rules(), score=0.5, up=up, band=100).on_trial
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, math.nextafter(1.0, 2.0)])
+def test_a_threshold_that_no_evidence_can_cross_needs_no_trial(threshold: float) -> None:
+    eligible = select_eligible(Rules(), BOTH)
+
+    decision = decide(eligible, score=Score(0.5, Evidence.FEATURES), threshold=threshold, up=UP, band=100)
+
+    assert (decision.reason, decision.on_trial) == (Reason.EASY if threshold >= 1 else Reason.HARD, False)
+
+
+@pytest.mark.parametrize(
+    ("score", "evidence", "target", "reason"),
+    [
+        (0.7, Evidence.ANSWER, CLOUD, "escalated"),
+        (0.3, Evidence.ANSWER, EDGE, "checked"),
+        (0.3, Evidence.FEATURES, EDGE, "easy"),
+        (0.7, Evidence.FEATURES, CLOUD, "escalated"),
+    ],
+)
+def test_the_verdict_follows_the_last_score(score: float, evidence: Evidence, target: Target, reason: str) -> None:
+    verdict = choose(Rules(), band=100).judge(Score(score, evidence), 0.5)
+
+    assert (verdict.target, verdict.reason, verdict.on_trial) == (target, reason, False)
+    assert verdict.fallback is (EDGE if target is CLOUD else None)
+
+
+def test_what_cannot_be_afforded_is_not_degraded() -> None:
+    spared = choose(Rules(), score=0.9).fall_back(Reason.BUDGET)
+
+    assert spared is not None
+    assert (spared.target, spared.reason, spared.degraded) == (EDGE, Reason.BUDGET, False)

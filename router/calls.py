@@ -1,0 +1,136 @@
+"""One call of a target: paid for however it ends, and with evidence while its answer is on trial."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from router.backends import Backend
+from router.decision import Decision
+from router.errors import BackendError, OverloadedError, RefusedError, UnavailableError
+from router.hold import Deltas, Holder
+from router.policy import Reservation
+from router.query import Completion, Parameters, Query, Usage
+from router.replies import Opening, Whole
+
+EVIDENCE_TOP: Final = 5
+"""How many of the likeliest tokens the check looks at."""
+
+
+class Caller:
+    """Calls targets. A cancelled call, or a closed opening, cancels the work at the target.
+
+    Both methods raise `BackendError` or `OverloadedError`, and nothing else; `asked` is what the client gets to see.
+    """
+
+    def __init__(self, backends: Mapping[str, Backend], holder: Holder) -> None:
+        self._backends = backends
+        self._candid = {name: CandidBackend(backend) for name, backend in backends.items()}
+        self._holder = holder
+
+    async def complete(self, decision: Decision, reservation: Reservation, asked: Parameters) -> Whole:
+        """The whole answer."""
+        with paying(reservation) as bill:
+            completion = await self._find(decision).complete(reservation.query)
+            bill.usage = completion.usage
+        return Whole(completion, asked)
+
+    async def begin(self, decision: Decision, reservation: Reservation, asked: Parameters) -> Opening:
+        """The first piece, or as many as the hold takes while the answer is on trial."""
+        deltas = _paid(reservation, self._find(decision).stream(reservation.query))
+        if decision.on_trial:
+            held = await self._holder.hold(deltas)
+            return Opening(held.pieces, held.ahead, asked, held.complete)
+        if (first := await anext(deltas, None)) is None:
+            raise BackendError("The stream ended before its first piece.")
+        return Opening([first], deltas, asked)
+
+    def _find(self, decision: Decision) -> "Backend | CandidBackend":
+        return (self._candid if decision.on_trial else self._backends)[decision.target.name]
+
+
+class CandidBackend:
+    """A target that says how sure it was: asked for log-probabilities, and again without where it refuses them.
+
+    Once that was of use, the target is no longer asked for them.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._mute = False
+
+    async def complete(self, query: Query) -> Completion:
+        """See `router.backends.Backend`."""
+        if not self._mute:
+            try:
+                return await self._backend.complete(with_evidence(query))
+            except RefusedError:
+                pass
+        completion = await self._backend.complete(query)
+        self._mute = True
+        return completion
+
+    async def stream(self, query: Query) -> Deltas:
+        """See `router.backends.Backend`."""
+        began = False
+        if not self._mute:
+            try:
+                async with aclosing(self._backend.stream(with_evidence(query))) as deltas:
+                    async for delta in deltas:
+                        began = True
+                        yield delta
+                return
+            except RefusedError:
+                if began:
+                    raise
+        async with aclosing(self._backend.stream(query)) as deltas:
+            async for delta in deltas:
+                self._mute = True
+                yield delta
+
+
+@dataclass(slots=True)
+class Bill:
+    """What a call used; `begun` once the target did some work."""
+
+    begun: bool = False
+    usage: Usage | None = None
+
+
+@contextmanager
+def paying(reservation: Reservation) -> Iterator[Bill]:
+    """Settle however the call ends; a target that refused the work is not paid."""
+    bill = Bill()
+    try:
+        yield bill
+    except (UnavailableError, OverloadedError, RefusedError):
+        if not bill.begun:
+            reservation.release()
+        raise
+    finally:
+        reservation.settle(bill.usage)
+
+
+@contextmanager
+def releasing(reservation: Reservation) -> Iterator[None]:
+    """Give all back if the call cannot even begin."""
+    try:
+        yield
+    except BaseException:
+        reservation.release()
+        raise
+
+
+def with_evidence(query: Query) -> Query:
+    """The query, with log-probabilities of each token and the likeliest ones at its place."""
+    p = query.parameters
+    return replace(query, parameters=replace(p, logprobs=True, top_logprobs=max(p.top_logprobs, EVIDENCE_TOP)))
+
+
+async def _paid(reservation: Reservation, deltas: Deltas) -> Deltas:
+    with paying(reservation) as bill:
+        async with aclosing(deltas):
+            async for delta in deltas:
+                bill.begun = True
+                bill.usage = delta.usage or bill.usage
+                yield delta

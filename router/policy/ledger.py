@@ -1,0 +1,255 @@
+"""
+What was paid and what is set aside, hour by hour and day by day: whole picos, never above a limit.
+
+Windows are fixed by the clock: UTC hours and days. In each, what may be taken grows evenly from a small start to the
+limit. A call belongs to the windows in which it was reserved, however late it is settled. A window keeps its account
+when the clock goes back into it; windows older than those still known are closed, so that no clock spends one twice.
+
+A file remembers for each window how much *may* have been taken, always at least as much as was: it is written before
+the money is, some fifty times a window. After a crash all of that counts as paid, reserved or not; after `close` it is
+exact.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Protocol
+
+from router.policy.money import amount as as_amount
+
+Clock = Callable[[], float]
+"""Seconds since 1970, UTC; may go back."""
+_KEPT = 4
+_LEAD = 50
+"""A limit's part, as its divisor, by which the file runs ahead of what is taken: what a crash can cost at most."""
+_SHORTEST_REST = 0.01
+"""Of a window: money left for less time than that is spread over it all the same, or the end would take it all."""
+_logger = logging.getLogger(__name__)
+
+
+class Period(StrEnum):
+    """How long a window lasts."""
+
+    HOUR = "hour"
+    DAY = "day"
+
+    @property
+    def seconds(self) -> int:
+        """Of one window."""
+        return 3600 if self is Period.HOUR else 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Picos that each window of a period may take: `burst` at once, all of `limit` by its end."""
+
+    period: Period
+    limit: int
+    burst: int
+
+    def line(self, elapsed_us: int) -> int:
+        """What may be taken by then."""
+        return min(self.limit, self.burst + self.limit * elapsed_us // (self.period.seconds * 10**6))
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """A window's account, in the currency; `refused` counts calls that it could not afford."""
+
+    period: Period
+    limit: Decimal
+    paid: Decimal
+    reserved: Decimal
+    refused: int
+
+
+@dataclass(slots=True)
+class Window:
+    """One hour or day, in picos; `vouched` is what the file says may be taken."""
+
+    paid: int = 0
+    reserved: int = 0
+    vouched: int = 0
+    refused: int = 0
+
+    @property
+    def taken(self) -> int:
+        """Paid, or set aside to be."""
+        return self.paid + self.reserved
+
+
+@dataclass(slots=True)
+class Hold:
+    """Picos set aside in the windows of one moment."""
+
+    amount: int
+    windows: Sequence[Window]
+    open: bool = True
+
+
+Record = Mapping[Period, Mapping[int, int]]
+"""Picos that may have been taken, by period and window (counted from 1970)."""
+
+
+class Memory(Protocol):
+    """Where a ledger's record outlives the process."""
+
+    def load(self) -> Record:
+        """What was saved last; empty at the first start."""
+        ...
+
+    def save(self, record: Record) -> None:
+        """Replace it, wholly or not at all.
+
+        Raises:
+            OSError: it could not be written; the old one stands.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Account:
+    """One allowance's newest windows; those before `closed_before` are forgotten, and closed."""
+
+    allowance: Allowance
+    windows: dict[int, Window] = field(default_factory=dict)
+    closed_before: int = 0
+
+    def window(self, now_us: int) -> Window | None:
+        """The window of that moment, None when it is closed."""
+        index = now_us // (self.allowance.period.seconds * 10**6)
+        if index < self.closed_before:
+            return None
+        if index not in self.windows:
+            self.windows[index] = Window()
+            if len(self.windows) > _KEPT:
+                oldest = min(self.windows)
+                del self.windows[oldest]
+                self.closed_before = oldest + 1
+        return self.windows.get(index)
+
+    def room(self, window: Window, now_us: int) -> int:
+        """Picos that may still be taken; below 0 where the line fell behind."""
+        return self.allowance.line(now_us % (self.allowance.period.seconds * 10**6)) - window.taken
+
+    def rate(self, window: Window, now_us: int, cost: float) -> float:
+        """Picos a second that last to the window's end, when what is reserved will cost that part of itself."""
+        period_us = self.allowance.period.seconds * 10**6
+        rest_us = max(period_us - now_us % period_us, int(_SHORTEST_REST * period_us))
+        return max(self.allowance.limit - window.paid - window.reserved * cost, 0.0) / rest_us * 1e6
+
+
+class Ledger:
+    """Every allowance's account. For one thread."""
+
+    def __init__(self, allowances: Sequence[Allowance], clock: Clock, memory: Memory | None = None) -> None:
+        self._clock = clock
+        self._memory = memory
+        self._broken = False
+        record = memory.load() if memory else {}
+        self._accounts = [_reopen(allowance, record.get(allowance.period, {})) for allowance in allowances]
+
+    def hold(self, amount: int) -> Hold | None:
+        """Set aside up to now's lines and limits; None where that is too much."""
+        now_us = self._now_us()
+        windows = []
+        for account in self._accounts:
+            window = account.window(now_us)
+            if window is None:
+                return None
+            if amount > account.room(window, now_us):
+                window.refused += 1
+                return None
+            windows.append(window)
+        if not self._vouch(windows, amount):
+            return None
+        for window in windows:
+            window.reserved += amount
+        return Hold(amount, windows)
+
+    def settle(self, hold: Hold, cost: int) -> None:
+        """Turn a hold into what the call cost; a cost above the hold is paid too, and leaves that much less for others.
+
+        The second time does nothing.
+        """
+        if not hold.open:
+            return
+        hold.open = False
+        for window in hold.windows:
+            window.reserved -= hold.amount
+            window.paid += cost
+
+    def rate(self, cost: float) -> float:
+        """Picos a second that last to the end of every current window; see `Account.rate`."""
+        now_us = self._now_us()
+        rates = []
+        for account in self._accounts:
+            window = account.window(now_us)
+            rates.append(account.rate(window, now_us, cost) if window else 0.0)
+        return min(rates)
+
+    def balances(self) -> tuple[Balance, ...]:
+        """The current windows; a closed one counts as spent."""
+        now_us = self._now_us()
+        found = []
+        for account in self._accounts:
+            limit = account.allowance.limit
+            window = account.window(now_us) or Window(paid=limit)
+            found.append(
+                Balance(
+                    account.allowance.period,
+                    as_amount(limit),
+                    as_amount(window.paid),
+                    as_amount(window.reserved),
+                    window.refused,
+                )
+            )
+        return tuple(found)
+
+    def close(self) -> None:
+        """Save what was taken, exactly; what is still reserved counts as paid."""
+        if self._memory is not None:
+            self._save(self._memory, lambda account, window: window.taken)
+
+    def _vouch(self, windows: Sequence[Window], amount: int) -> bool:
+        """Whether the record allows for `amount` more in these windows, saving a larger one when it does not."""
+        if self._memory is None or all(w.taken + amount <= w.vouched for w in windows):
+            return True
+        current = {id(window) for window in windows}
+
+        def ahead(account: Account, window: Window) -> int:
+            if id(window) not in current:
+                return max(window.vouched, window.taken)
+            limit = account.allowance.limit
+            return min(window.taken + amount + limit // _LEAD, limit)
+
+        return self._save(self._memory, ahead)
+
+    def _save(self, memory: Memory, vouch: Callable[[Account, Window], int]) -> bool:
+        record = {
+            account.allowance.period: {index: vouch(account, window) for index, window in account.windows.items()}
+            for account in self._accounts
+        }
+        try:
+            memory.save(record)
+        except OSError as exc:
+            if not self._broken:
+                _logger.error("The budget's state cannot be saved, so nothing more is spent: %s", exc)  # noqa: TRY400
+            self._broken = True
+            return False
+        self._broken = False
+        for account in self._accounts:
+            for index, vouched in record[account.allowance.period].items():
+                account.windows[index].vouched = vouched
+        return True
+
+    def _now_us(self) -> int:
+        return int(self._clock() * 10**6)
+
+
+def _reopen(allowance: Allowance, taken: Mapping[int, int]) -> Account:
+    """The account as it was left: what may have been taken is paid."""
+    windows = {index: Window(paid=picos, vouched=picos) for index, picos in taken.items()}
+    return Account(allowance, windows, closed_before=min(windows, default=0))

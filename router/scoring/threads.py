@@ -1,0 +1,113 @@
+"""Threads that the event loop gives single items to, which they work on together."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, Self, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Work = Callable[[Sequence[Item]], Sequence[Result]]
+
+
+class BusyError(Exception):
+    """Too much waits already."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job(Generic[Item, Result]):
+    work: Work[Item, Result]
+    item: Item
+    outcome: asyncio.Future[Result]
+
+
+class BatchThreads:
+    """`async with BatchThreads(...) as threads: result = await threads.run(work, item)`, from one event loop.
+
+    No item waits for company: what gathered while a thread was busy is its next batch. Each batch is told to the event
+    loop in one call, since waking it costs more than most results.
+    """
+
+    def __init__(self, name: str, *, threads: int, most: int, waiting: int) -> None:
+        """`most` items a batch, which bounds how long a thread keeps the interpreter; `waiting` unfinished items."""
+        self._most = most
+        self._most_waiting = waiting
+        self._waiting = 0
+        self._jobs: SimpleQueue[_Job[Any, Any] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(threads)
+        ]
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for _thread in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+
+    async def run(self, work: Work[Item, Result], item: Item) -> Result:
+        """The item's result; `work` gives one an item, in order. What `work` raises is raised to every item's owner.
+
+        Raises:
+            BusyError: too many items wait; nothing was done.
+        """
+        if self._waiting >= self._most_waiting:
+            raise BusyError
+        outcome: asyncio.Future[Result] = self._loop.create_future()
+        self._waiting += 1
+        self._jobs.put(_Job(work, item, outcome))
+        try:
+            return await outcome
+        finally:
+            self._waiting -= 1
+
+    def _run(self) -> None:
+        while (first := self._jobs.get()) is not None:
+            batch = [first, *self._gather()]
+            # equal bound methods are one work; after a swap of models a batch can hold two
+            for work, jobs in groupby(batch, key=lambda job: job.work):
+                self._finish(work, [job for job in jobs if not job.outcome.cancelled()])
+
+    def _gather(self) -> list[_Job[Any, Any]]:
+        """What else waits already."""
+        more: list[_Job[Any, Any]] = []
+        while len(more) < self._most - 1:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                break
+            if job is None:  # the sign to stop comes after this batch
+                self._jobs.put(None)
+                break
+            more.append(job)
+        return more
+
+    def _finish(self, work: Work[Any, Any], jobs: list[_Job[Any, Any]]) -> None:
+        if not jobs:
+            return
+        try:
+            results = list(zip(jobs, work([job.item for job in jobs]), strict=True))
+        except Exception as exc:  # noqa: BLE001 - whoever waits for the results gets it
+            self._loop.call_soon_threadsafe(_fail, jobs, exc)
+        else:
+            self._loop.call_soon_threadsafe(_deliver, results)
+
+
+def _deliver(results: list[tuple[_Job[Any, Any], Any]]) -> None:
+    for job, result in results:
+        if not job.outcome.done():
+            job.outcome.set_result(result)
+
+
+def _fail(jobs: list[_Job[Any, Any]], exc: Exception) -> None:
+    for job in jobs:
+        if not job.outcome.done():
+            job.outcome.set_exception(exc)
