@@ -67,8 +67,8 @@ def measure(store: Path) -> Results:
 
 def _ask(label: str, artifact: Path, questions: Sequence[Question]) -> Right:
     with click.progressbar(length=len(questions), label=f"{label:<17}", file=sys.stderr) as bar:
-        texts = answer_all(artifact, questions, progress=lambda n: bar.update(n - bar.pos))
-    return np.array([is_correct(question, text) for question, text in zip(questions, texts, strict=True)])
+        replies = answer_all(artifact, questions, progress=lambda n: bar.update(n - bar.pos))
+    return np.array([is_correct(question, reply.text) for question, reply in zip(questions, replies, strict=True)])
 
 
 def _route(questions: Sequence[Question]) -> Right:

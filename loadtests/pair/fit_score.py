@@ -45,8 +45,8 @@ def main(store: Path, count: int, out: Path) -> None:
 
 
 def _ask(artifact: Path, questions: list[Question], bar: "ProgressBar[int]") -> list[bool]:
-    texts = answer_all(artifact, questions, progress=lambda n: bar.update(n - bar.pos))
-    return [is_correct(question, text) for question, text in zip(questions, texts, strict=True)]
+    replies = answer_all(artifact, questions, progress=lambda n: bar.update(n - bar.pos))
+    return [is_correct(question, reply.text) for question, reply in zip(questions, replies, strict=True)]
 
 
 if __name__ == "__main__":
