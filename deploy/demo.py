@@ -132,6 +132,7 @@ def write_parts(ports: Ports, store: Path, work: Path) -> list[Part]:
     router: dict[str, Any] = yaml.safe_load((SITE / "router.yaml").read_text())
     router["listen"]["port"] = ports.router
     router["scoring"]["artifact"] = str(SITE / router["scoring"]["artifact"])
+    router["scoring"]["embedding"] = str(embedding)
     router["targets"]["edge-demo"]["url"] = f"http://127.0.0.1:{ports.edge}"
     router["targets"]["cloud-demo"] |= {
         "address": f"127.0.0.1:{ports.triton_grpc}",

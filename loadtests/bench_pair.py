@@ -1,12 +1,15 @@
 """
 `make bench-pair`: how good the demo pair is, and what routing between its models is worth, on fresh questions whose
-wordings no training saw. Every answer comes from the project's own engine on the artifacts that `make demo` serves.
+wordings no training saw, all of them asked through a running router in front of the real edge and the real Triton.
 """
 
+import asyncio
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,116 +20,106 @@ from deploy.demo import ROOT, SITE
 from edge.engine.artifact import ArtifactKind, write_manifest
 from edge.models.catalog import Precision
 from edge.models.llama import export_checkpoint
-from edge.models.store import Store
-from loadtests.bench import Row, report
+from loadtests.bench import FOLDER, Row, report
 from loadtests.pair.answers import answer_all
+from loadtests.pair.live import Explained, LiveRouter, Routed
 from loadtests.pair.questions import Kind, Question, Split, generate, is_correct
-from router.config import load_config
-from router.decision import Rules, Tier, decide, select_eligible
-from router.query import Conversation, Message, Parameters, Query
-from router.scoring.linear import load_linear
+from loadtests.site import running_site
+from router.evaluation.assessment import Assessment, assess_scores
+from router.evaluation.metrics import Interval, Matrix, Sample, Vector, bootstrap, compare, quality_at
+from router.evaluation.report import Title, render_report
+from router.scoring import Evidence, Score
+from router.scoring.dataset import Row as LabelledRow
+from router.scoring.dataset import Turn
 
 SEED = 770_077
 COUNT = 2000
-_RESAMPLES = 2000
 _MOST_BYTES = 16_000_000
+_EDGE_UNLESS_RULED = {"x-answer-check": "on", "x-route-threshold": "1"}
 
 Right = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Who was right on which question; `to_cloud` is where `auto` would send it."""
+    """Who was right on which question, and what the router thought of it."""
 
     questions: Sequence[Question]
-    edge: Right
     edge_float: Right
-    cloud: Right
-    to_cloud: Right
+    edge: Sequence[Routed]
+    cloud: Sequence[Routed]
+    queried: Sequence[Explained]
+    checked: Sequence[Routed]
+    auto: Sequence[Routed]
 
     @property
-    def auto(self) -> Right:
-        """Whether the routed answer was right."""
-        right: Right = np.where(self.to_cloud, self.cloud, self.edge)
-        return right
+    def sample(self) -> Sample:
+        """The labels: what each tier answered through the router."""
+        return Sample.of([float(one.right) for one in self.edge], [float(one.right) for one in self.cloud])
+
+    def rows(self) -> list[LabelledRow]:
+        """The labels, as an evaluation takes them."""
+        triples = zip(self.questions, self.edge, self.cloud, strict=True)
+        return [
+            LabelledRow(
+                id=f"live-{index}",
+                messages=[Turn(role, content) for role, content in question.messages],
+                domain=question.kind,
+                weak_correct=float(edge.right),
+                strong_correct=float(cloud.right),
+            )
+            for index, (question, edge, cloud) in enumerate(triples)
+        ]
 
 
-def measure(store: Path) -> Results:
-    """Ask both models every question, and the router's own code where it would send it."""
-    questions = list(generate(SEED, COUNT, Split.TEST))
-    shelf = Store(store)
+def measure(count: int) -> Results:
+    """Ask both models and the router every question."""
+    questions = list(generate(SEED, count, Split.TEST))
+    edge_float = _ask_float(questions)
+    with tempfile.TemporaryDirectory() as folder, running_site(Path(folder)) as site:
+        return asyncio.run(_ask_live(site.url, questions, edge_float))
+
+
+async def _ask_live(url: str, questions: Sequence[Question], edge_float: Right) -> Results:
+    async with LiveRouter(url) as router:
+
+        async def answers(label: str, model: str, headers: dict[str, str]) -> list[Routed]:
+            with _bar(label, len(questions)) as progress:
+                return await router.answer(questions, model, headers, progress)
+
+        edge = await answers("edge", "edge", {})
+        cloud = await answers("cloud", "cloud", {})
+        with _bar("score", len(questions)) as progress:
+            queried = await router.explain(questions, progress)
+        checked = await answers("checked edge", "auto", _EDGE_UNLESS_RULED)
+        auto = await answers("auto", "auto", {})
+    return Results(questions, edge_float, edge, cloud, queried, checked, auto)
+
+
+def _ask_float(questions: Sequence[Question]) -> Right:
+    """The edge's model before quantization, on the project's own engine."""
     with tempfile.TemporaryDirectory() as folder:
-        float_edge = Path(folder)
-        export_checkpoint(ROOT / "edge" / "demo", float_edge, Precision.FLOAT32)
-        write_manifest(float_edge, kind=ArtifactKind.CHAT, name="demo-edge", version="float32", source={})
-        edge_float = _ask("edge, float32", float_edge, questions)
-    edge = _ask("edge, as served", shelf.find("demo-edge"), questions)
-    cloud = _ask("cloud, as served", shelf.find("demo-cloud"), questions)
-    return Results(questions, edge, edge_float, cloud, _route(questions))
-
-
-def _ask(label: str, artifact: Path, questions: Sequence[Question]) -> Right:
-    with click.progressbar(length=len(questions), label=f"{label:<17}", file=sys.stderr) as bar:
-        replies = answer_all(artifact, questions, progress=lambda n: bar.update(n - bar.pos))
+        path = Path(folder)
+        export_checkpoint(ROOT / "edge" / "demo", path, Precision.FLOAT32)
+        write_manifest(path, kind=ArtifactKind.CHAT, name="demo-edge", version="float32", source={})
+        with _bar("edge, float32", len(questions)) as progress:
+            replies = answer_all(path, questions, progress=progress)
     return np.array([is_correct(question, reply.text) for question, reply in zip(questions, replies, strict=True)])
 
 
-def _route(questions: Sequence[Question]) -> Right:
-    config = load_config(SITE / "router.yaml")
-    if config.scoring.artifact is None:
-        raise click.ClickException(f"{SITE / 'router.yaml'} names no scoring.artifact")
-    scorer = load_linear(config.scoring.artifact)
-    eligible = select_eligible(Rules(), config.chat_targets())
-    up = {target.name for target in eligible.targets}
-    chosen = []
-    for question in questions:
-        query = Query(Conversation(tuple(Message(*message) for message in question.messages)), Parameters())
-        score = scorer.explain_now(query.prompt).score.value
-        chosen.append(decide(eligible, score=score, threshold=0.5, up=up).tier is Tier.CLOUD)
-    return np.array(chosen)
+@contextmanager
+def _bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
+    """Progress on stderr; yields what is told how many are done."""
+    with click.progressbar(length=length, label=f"{label:<14}", file=sys.stderr) as bar:
+        yield lambda done: bar.update(done - bar.pos)
 
 
-def routing_gain(results: Results) -> tuple[float, float, float]:
-    """Accuracy of `auto` above random routing at the same cloud share: mean and 95% bootstrap interval."""
-    rng = np.random.default_rng(1)
-    rows = np.arange(len(results.questions))
-
-    def gain(sample: "np.ndarray[Any, Any]") -> float:
-        share = results.to_cloud[sample].mean()
-        random = share * results.cloud[sample].mean() + (1 - share) * results.edge[sample].mean()
-        return float(results.auto[sample].mean() - random)
-
-    resampled = [gain(rng.choice(rows, len(rows))) for _ in range(_RESAMPLES)]
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return gain(rows), float(low), float(high)
-
-
-def kind_table(results: Results) -> tuple[list[str], int]:
-    """A line per kind of question, and in how many kinds the edge is neither hopeless nor perfect."""
-    lines = [f"{'kind':<16}{'n':>5}{'edge':>8}{'float':>8}{'cloud':>8}{'auto':>8}{'to cloud':>10}"]
-    graded = 0
-    for kind in Kind:
-        of_kind = np.array([question.kind is kind for question in results.questions])
-        edge = results.edge[of_kind].mean()
-        graded += bool(0.2 <= edge <= 0.8)
-        shares = (edge, *(one[of_kind].mean() for one in (results.edge_float, results.cloud, results.auto)))
-        numbers = "".join(f"{share:>8.3f}" for share in shares)
-        lines.append(f"{kind:<16}{of_kind.sum():>5}{numbers}{results.to_cloud[of_kind].mean():>10.2f}")
-    return lines, graded
-
-
-def pair_bytes() -> int:
-    """The size of both checkpoints in the project."""
-    return sum(f.stat().st_size for part in ("edge", "cloud") for f in (ROOT / part / "demo").iterdir())
-
-
-def judge(results: Results, graded: int) -> list[Row]:
-    """Every claim with its bar."""
-    edge, edge_float, cloud = (float(one.mean()) for one in (results.edge, results.edge_float, results.cloud))
+def judge_pair(results: Results, graded: int) -> list[Row]:
+    """What the two models are."""
+    sample = results.sample
+    edge, cloud, edge_float = float(sample.edge.mean()), float(sample.cloud.mean()), float(results.edge_float.mean())
     trained = {question.wording for question in generate(1, 20_000, Split.TRAIN)}
     shared = {question.wording for question in results.questions} & trained
-    gain, low, high = routing_gain(results)
-    share, auto = float(results.to_cloud.mean()), float(results.auto.mean())
     size, drift = pair_bytes(), edge - edge_float
     return [
         Row("edge accuracy", f"{edge:.3f}", "0.40 to 0.75", 0.40 <= edge <= 0.75),
@@ -136,22 +129,140 @@ def judge(results: Results, graded: int) -> list[Row]:
         Row("kinds with edge in 0.2..0.8", f"{graded} of {len(Kind)}", ">= half", 2 * graded >= len(Kind)),
         Row("test wordings seen in training", f"{len(shared)}", "0", not shared),
         Row("both checkpoints", f"{size / 1e6:.1f} MB", "< 16 MB", size < _MOST_BYTES),
-        Row("auto: accuracy / cloud share", f"{auto:.3f} / {share:.3f}", "-", holds=True),
-        Row("random at that share", f"{auto - gain:.3f}", "-", holds=True),
-        Row("auto above random", f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]", "interval above 0", low > 0),
     ]
 
 
+def judge_scores(
+    results: Results, name: str, assessment: Assessment, score: Vector, bars: tuple[float, float]
+) -> list[Row]:
+    """What one score is worth: `bars` for NAPGR overall and within kinds."""
+    sample = results.sample
+    whole, within = bars
+    napgr, inside, calibration = assessment.quality.napgr, assessment.within_domains, assessment.calibration
+    half = _at_share(sample, score, 0.5)
+    of_cloud = float(half / sample.cloud.mean())
+    rows = [
+        Row(f"{name}: NAPGR", str(napgr), f">= {whole:.2f}", napgr.value >= whole),
+        Row(f"{name}: NAPGR within kind", str(inside), f">= {within:.2f}", inside.value >= within),
+        Row(f"{name}: APGR", str(assessment.quality.apgr), "-", holds=True),
+        Row(f"{name}: CPT50 / CPT80", f"{assessment.quality.cpt50} / {assessment.quality.cpt80}", "-", holds=True),
+        Row(f"{name}: of the cloud's accuracy at share 0.5", f"{of_cloud:.3f}", ">= 0.92", of_cloud >= 0.92),
+        Row(f"{name}: Brier skill", str(calibration.skill), "interval above 0", calibration.skill.low > 0),
+        Row(f"{name}: ECE", f"{calibration.ece:.4f}", "<= 0.03", calibration.ece <= 0.03),
+    ]
+    for control, other in _controls(results).items():
+        above = compare(sample, score, other)
+        rows.append(Row(f"{name}: APGR above {control}", str(above), "interval above 0", above.low > 0))
+    return rows
+
+
+def judge_auto(results: Results) -> list[Row]:
+    """What `model: auto` gave at the demo's own settings."""
+    sample = results.sample
+    to_cloud = np.array([one.tier == "cloud" for one in results.auto], np.float64)
+    right = np.array([one.right for one in results.auto], np.float64)
+    escalated = float(np.mean([one.reason == "escalated" for one in results.auto]))
+    share = float(to_cloud.mean())
+
+    def above(other: Callable[[Matrix], Vector]) -> Interval:
+        return bootstrap(lambda weights: weights @ right / weights.sum(1) - other(weights), len(sample))
+
+    def random(weights: Matrix) -> Vector:
+        part = weights @ to_cloud / weights.sum(1)
+        routed: Vector = (part * (weights @ sample.cloud) + (1 - part) * (weights @ sample.edge)) / weights.sum(1)
+        return routed
+
+    shuffled = _controls(results)["a shuffled score"]
+    rows = [
+        Row("auto: accuracy / cloud share", f"{right.mean():.3f} / {share:.3f}", "-", holds=True),
+        Row("auto: escalated after the answer check", f"{escalated:.3f}", "-", holds=True),
+    ]
+    controls: dict[str, Callable[[Matrix], Vector]] = {
+        "random at that share": random,
+        "the shuffled score at that share": lambda w: quality_at(sample, shuffled, np.array([share]), w)[:, 0],
+    }
+    for name, other in controls.items():
+        gain = above(other)
+        rows.append(Row(f"auto: above {name}", str(gain), "interval above 0", gain.low > 0))
+    return rows
+
+
+def _controls(results: Results) -> dict[str, Vector]:
+    """What a score must beat. The lookup knows every kind's mean gain on these very questions: no real one can."""
+    gain = results.sample.gain
+    kinds = np.array([question.kind for question in results.questions])
+    by_kind = {kind: float(gain[kinds == kind].mean()) for kind in set(kinds.tolist())}
+    shuffled = np.array([one.score for one in results.checked])
+    np.random.default_rng(0).shuffle(shuffled)
+    return {
+        "prompt length": np.array([float(sum(len(text) for _, text in one.messages)) for one in results.questions]),
+        "a lookup by kind": np.array([by_kind[kind] for kind in kinds.tolist()]),
+        "a shuffled score": shuffled,
+    }
+
+
+def _at_share(sample: Sample, score: Vector, share: float) -> float:
+    return float(quality_at(sample, score, np.array([share]), np.ones((1, len(sample))))[0, 0])
+
+
+def kind_table(results: Results) -> tuple[list[str], int]:
+    """A line per kind of question, and in how many kinds the edge is neither hopeless nor perfect."""
+    lines = [f"{'kind':<16}{'n':>5}{'edge':>8}{'cloud':>8}{'auto':>8}{'to cloud':>10}{'escalated':>11}"]
+    kinds = np.array([question.kind for question in results.questions])
+    sample, graded = results.sample, 0
+    for kind in Kind:
+        here = np.flatnonzero(kinds == kind)
+        auto = [results.auto[at] for at in here]
+        edge, cloud = (float(part[here].mean()) for part in (sample.edge, sample.cloud))
+        graded += 0.2 <= edge <= 0.8
+        shares = (np.mean([one.right for one in auto]), np.mean([one.tier == "cloud" for one in auto]))
+        escalated = np.mean([one.reason == "escalated" for one in auto])
+        lines.append(
+            f"{kind:<16}{len(here):>5}{edge:>8.3f}{cloud:>8.3f}{shares[0]:>8.3f}{shares[1]:>10.2f}{escalated:>11.2f}"
+        )
+    return lines, graded
+
+
+def pair_bytes() -> int:
+    """The size of both checkpoints in the project."""
+    return sum(f.stat().st_size for part in ("edge", "cloud") for f in (ROOT / part / "demo").iterdir())
+
+
+def write_report(assessment: Assessment) -> Path:
+    """The checked scores as a page."""
+    FOLDER.mkdir(exist_ok=True)
+    title = Title(
+        str((SITE / "pair.score.json").relative_to(ROOT)),
+        "demo-edge < demo-cloud",
+        [f"{assessment.rows} fresh questions, asked live"],
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+    path = FOLDER / "pair.html"
+    path.write_text(render_report(title, assessment), encoding="utf-8")
+    return path
+
+
 @click.command(context_settings={"show_default": True})
-@click.option(
-    "--store", type=click.Path(path_type=Path), default=Path(".models"), help="Where the pair's artifacts are."
-)
-def main(store: Path) -> None:
+@click.option("--count", default=COUNT, help="How many questions to ask, each five times.")
+def main(count: int) -> None:
     """Measure the demo pair and the routing between its models."""
-    results = measure(store)
+    results = measure(count)
     lines, graded = kind_table(results)
     click.echo("\n".join(lines) + "\n")
-    sys.exit(report("pair", judge(results, graded)))
+    labels = results.rows()
+    queried = [Score(one.score, Evidence(one.evidence)) for one in results.queried]
+    checked = [Score(one.score, Evidence(one.evidence)) for one in results.checked]
+    rows = judge_pair(results, graded)
+    for name, scores, bars in (("query", queried, (0.40, 0.20)), ("answer check", checked, (0.65, 0.45))):
+        assessment = assess_scores(labels, scores)
+        rows += judge_scores(results, name, assessment, np.array([one.value for one in scores]), bars)
+        rows.append(Row(f"{name}: evidence", _spell(assessment.evidence), "-", holds=True))
+    click.echo(f"report: {write_report(assessment)}\n")
+    sys.exit(report("pair", [*rows, *judge_auto(results)]))
+
+
+def _spell(evidence: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in evidence.items())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.site.parts import Site, running_site
+from loadtests.site import Site, running_site
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from deploy.demo import ROOT
 from loadtests.pair.questions import Question, Split, generate, is_correct
 from router.evaluation.labels import read_labels
 from router.scoring.artifact import load_artifact
-from tests.site.parts import STORE, Site
+from loadtests.site import STORE, Site
 
 SEED = 4_711
 FINAL_ANSWER = r"(?s)\A(?:.*Answer:)?(.+)\Z"

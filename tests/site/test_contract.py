@@ -38,7 +38,7 @@ from router.query import (
     Query,
     RawPrompts,
 )
-from tests.site.parts import STORE, Site
+from loadtests.site import STORE, Site
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from deploy.demo import ROOT, Ports
-from tests.site.parts import STORE, free_ports
+from loadtests.site import STORE, free_ports
 
 _START_S = 120.0
 

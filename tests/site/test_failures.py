@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from edge.wire import ErrorBody
-from tests.site.parts import Site, running_site
+from loadtests.site import Site, running_site
 
 PART = {"edge": "edge-demo", "triton": "cloud-demo"}
 TIER = {"edge": "edge", "triton": "cloud"}

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from deploy.demo import ROOT
-from tests.site.parts import Site, free_ports
+from loadtests.site import Site, free_ports
 
 LONG: dict[str, Any] = {
     "messages": [{"role": "user", "content": "Hello"}],

@@ -9,7 +9,7 @@ import yaml
 
 from deploy.demo import ROOT
 from router.config import Config
-from tests.site.parts import Site
+from loadtests.site import Site
 
 README = (ROOT / "README.md").read_text()
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
 
-from tests.site.parts import Site
+from loadtests.site import Site
 
 EASY = "What is 3 plus 4?"
 MODELS = ["auto", "edge", "cloud"]

@@ -1,4 +1,4 @@
-"""A site of real processes for tests: edge, Triton and router on free ports, each one stoppable by itself."""
+"""A site of real processes for tests and benchmarks: edge, Triton, router on free ports, each stoppable by itself."""
 
 import os
 import signal
