@@ -10,8 +10,18 @@ from itertools import product
 import numpy as np
 
 from loadtests.bench import Row, report
-from loadtests.policy_traffic import CLOUD, MOST_COMPLETION_TOKENS, Answers, Clock, Crowd, Drift, Spending, Traffic
-from loadtests.policy_traffic import send, worst_deviation
+from loadtests.policy_traffic import (
+    CLOUD,
+    MOST_COMPLETION_TOKENS,
+    Answers,
+    Clock,
+    Crowd,
+    Drift,
+    Spending,
+    Traffic,
+    send,
+    worst_deviation,
+)
 from router.config import BudgetPolicy, Price
 from router.policy import Budget, CloudShare
 from router.policy.money import PICOS, Tariff
@@ -68,7 +78,7 @@ def spend(crowd: Crowd, price: Price, longest_calls: float, *, seed: int, hours:
 
 def spent_parts(spending: Spending, limit: float) -> list[float]:
     """Of the limit, hour by hour."""
-    return [cost / PICOS / limit for _, cost in sorted(spending.costs.items())]
+    return [cost / PICOS / limit for cost in spending.hours()]
 
 
 def quality(spending: Spending, seed: int) -> float:

@@ -8,8 +8,8 @@ other cases the edge is (gain -1).
 import heapq
 import math
 import random
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
@@ -158,13 +158,20 @@ class Clock:
 
 @dataclass(slots=True)
 class Spending:
-    """What a simulated run did; `costs` are picos by the window in which a call was begun, counted apart from the policy."""
+    """What a simulated run did; `costs` are picos by the minute in which a call began, counted apart from the policy."""
 
-    costs: dict[int, int] = field(default_factory=dict)
+    costs: Counter[int] = field(default_factory=Counter)
     scores: list[float] = field(default_factory=list)
     sent: list[bool] = field(default_factory=list)
     refused: int = 0
     most_in_flight: int = 0
+
+    def hours(self) -> list[int]:
+        """Picos of each hour in turn."""
+        by_hour: Counter[int] = Counter()
+        for minute, cost in sorted(self.costs.items()):
+            by_hour[minute // 60] += cost
+        return list(by_hour.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +232,7 @@ class _Run:
         if reservation is None:
             self._later(self._crowd.edge_s, self._end)
         else:
-            begun = int(self._clock.now) // 3600
+            begun = int(self._clock.now) // 60
             self._later(self._crowd.cloud_s, lambda: self._pay(reservation, begun))
 
     def _score(self) -> float:
@@ -247,7 +254,7 @@ class _Run:
             usage = Usage(words + 12, self._crowd.answers.draw(self._rng))
             reservation.settle(usage)
             cost = self._tariff.cost(usage)
-        self._spending.costs[begun] = self._spending.costs.get(begun, 0) + cost
+        self._spending.costs[begun] += cost
         self._end()
 
     def _end(self) -> None:
@@ -263,8 +270,3 @@ class _Run:
 
 def _query(rng: random.Random) -> Query:
     return Query(Conversation((Message("user", "x" * rng.randint(20, 600)),)), Parameters())
-
-
-def seeds(number: int) -> Iterator[int]:
-    """The seeds of a table's repetitions."""
-    return iter(range(number))

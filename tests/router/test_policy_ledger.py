@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from edge.engine.settings import ConfigError
 from loadtests.policy_traffic import Clock
@@ -83,7 +90,7 @@ def test_a_call_that_outlives_its_window_is_paid_by_it_alone() -> None:
 
     tested.settle(hold, 500)
 
-    assert [(b.paid * 10**12, b.reserved) for b in tested.balances()] == [(0, 0), (500, 0)]
+    assert [(int(b.paid * 10**12), int(b.reserved)) for b in tested.balances()] == [(0, 0), (500, 0)]
     assert most(tested) == 1087 - 500, "the day's line, less what the call cost"
 
 
@@ -191,9 +198,7 @@ def test_the_file_is_written_some_fifty_times_a_window(tmp_path: Path) -> None:
     assert 40 <= len(versions) <= 60
 
 
-def test_nothing_is_spent_while_the_file_cannot_be_written(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_is_spent_while_the_file_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "gone"
     tested = ledger(at(0.999), file=folder / "spent.json")
 
