@@ -158,7 +158,7 @@ class Clock:
 
 @dataclass(slots=True)
 class Spending:
-    """What a simulated run did; `costs` are picos by the minute in which a call began, counted apart from the policy."""
+    """What a simulated run did; `costs` are picos by the minute in which a call began, counted apart."""
 
     costs: Counter[int] = field(default_factory=Counter)
     scores: list[float] = field(default_factory=list)
