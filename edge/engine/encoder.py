@@ -42,6 +42,10 @@ class Encoder:
             raise ModelError(f"{folder}: the model has no output {_OUTPUT!r}; export it with `hybrid models`")
         self.width = int(outputs[_OUTPUT][-1])
 
+    def vocabulary(self) -> dict[str, int]:
+        """Every token's id; the ids of a BERT vocabulary's words fall with their frequency."""
+        return dict(self._tokenizer.get_vocab(with_added_tokens=False))
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids with the model's special tokens, cut at `context`."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]

@@ -1,0 +1,65 @@
+"""Sentence vectors of prompts, for fitting and serving alike."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+
+from edge.engine.artifact import MANIFEST, Artifact, ArtifactKind, digest_file
+from edge.engine.encoder import Encoder, Vectors
+from edge.engine.errors import EngineError
+from edge.engine.session import SessionConfig
+from edge.engine.settings import ConfigError
+
+_MOST_TOKENS: Final = 2048
+_MOST_CHARACTERS: Final = 4096
+
+
+class EmbeddingIdentity(Struct, frozen=True, forbid_unknown_fields=True):
+    """An embedding model, by its name, version and the sha256 of its manifest (which has every file's)."""
+
+    name: str
+    version: str
+    sha256: str
+
+    @property
+    def label(self) -> str:
+        """For a message."""
+        return f"{self.name}/{self.version} ({self.sha256[:12]})"
+
+
+def open_embedding(folder: Path) -> tuple[EmbeddingIdentity, Encoder]:
+    """A checked embedding model, on one thread: requests are many.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    try:
+        manifest = Artifact.open(folder, ArtifactKind.EMBEDDING).manifest
+        identity = EmbeddingIdentity(manifest.name, manifest.version, digest_file(folder / MANIFEST).sha256)
+        return identity, Encoder(folder, SessionConfig(threads=1))
+    except EngineError as exc:
+        raise ConfigError(f"scoring.embedding: {exc}") from exc
+
+
+def embed_texts(encoder: Encoder, texts: Sequence[str]) -> Vectors:
+    """One L2-normed vector a text [texts, width]; a text is read up to the encoder's context."""
+    tokens = encoder.tokenize([text[:_MOST_CHARACTERS] for text in texts])
+    vectors = np.empty((len(texts), encoder.width), np.float32)
+    for rows in _batch([len(one) for one in tokens]):
+        vectors[rows] = encoder.embed([tokens[row] for row in rows])
+    return vectors
+
+
+def _batch(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Rows of about the same length together, `_MOST_TOKENS` with the padding at most."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and lengths[row] * (len(batch) + 1) > _MOST_TOKENS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

@@ -1,0 +1,125 @@
+"""Stage one: the probability that the cloud's answer gains over the edge's, before either has begun."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.engine.encoder import Encoder
+from router.features import NAMES, SIGNALS, Matrix, Reading, Signal, read_prompt, tabulate
+from router.query import Prompt
+from router.scoring.embedding import embed_texts
+from router.scoring.query_model import QueryFile, Stage, Standard, Words
+
+_REACH: Final = 1.5
+"""A refined estimate farther away than so many standard deviations is not reckoned with: one in fifteen is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """`probability` of a gain; `spread`: standard deviation, in log-odds, of the refined estimate around this one."""
+
+    probability: float
+    spread: float
+
+    def can_cross(self, threshold: float) -> bool:
+        """Whether refining may well change the side of the threshold (in (0, 1))."""
+        return abs(_logit(self.probability) - _logit(threshold)) < _REACH * self.spread
+
+
+@dataclass(frozen=True, slots=True)
+class _Refined:
+    stage: Stage
+    encoder: Encoder
+
+
+class QueryScorer:
+    """The query model at work: immutable, so any thread may use it."""
+
+    def __init__(self, model: QueryFile, encoder: Encoder | None) -> None:
+        """
+        Args:
+            model: As fitted.
+            encoder: The embedding model that it was fitted with; None leaves `refine` with what `estimate` knows.
+
+        Raises:
+            ValueError: an array has the wrong shape or number, or the features are not this router's.
+        """
+        if tuple(model.features) != NAMES:
+            raise ValueError("query.features: are not what this router reads in a prompt; fit the artifact again")
+        self._standard = Standard(
+            model.means.read("query.means", len(NAMES)), model.scales.read("query.scales", len(NAMES))
+        )
+        self._words = Words(model.words) if model.words else None
+        self._first = Stage(model.first, "query.first", len(NAMES), self._words.width if self._words else 0)
+        self._refined = None
+        if model.refined is not None and encoder is not None:
+            self._refined = _Refined(Stage(model.refined, "query.refined", len(NAMES), encoder.width), encoder)
+        self._spread = model.spread if self._refined is not None else 0.0
+
+    def estimate(self, prompts: Sequence[Prompt]) -> list[Estimate]:
+        """From features and words, without the encoder."""
+        readings = [read_prompt(prompt) for prompt in prompts]
+        logits = self._first.logits(*self._first_inputs(readings))
+        return [Estimate(_probability(logit), self._spread) for logit in logits.tolist()]
+
+    def refine(self, prompts: Sequence[Prompt]) -> list[Estimate]:
+        """With the whole text's vector."""
+        if self._refined is None:
+            return self.estimate(prompts)
+        logits = self._refined.stage.logits(*self._refined_inputs(self._refined.encoder, prompts))
+        return [Estimate(_probability(logit), 0.0) for logit in logits.tolist()]
+
+    def explain(self, prompt: Prompt, *, refined: bool) -> Mapping[str, float]:
+        """Log-odds by signal, the largest first after `base`, that of an average prompt; they sum to the logit.
+
+        Signals interact, so each gets the mean of what it adds when it comes first to last and last to first: a Shapley
+        value estimated from two opposite orders (Castro et al. 2009).
+        """
+        if refined and self._refined is not None:
+            stage, meaning = self._refined.stage, Signal.EMBEDDING
+            features, vectors = self._refined_inputs(self._refined.encoder, [prompt])
+        else:
+            stage, meaning = self._first, Signal.WORDING
+            features, vectors = self._first_inputs([read_prompt(prompt)])
+        columns = np.array([*SIGNALS, *[meaning] * vectors.shape[1]])
+        signals = [signal for signal in Signal if signal in columns]
+        row: Matrix = np.hstack([features, stage.center(vectors)])
+        steps = [*_known(signals, columns), *_known(signals[::-1], columns)]
+        masks: Matrix = np.array(steps)
+        logits = stage.logits_of_rows(row * masks).reshape(2, -1)
+        forth, back = np.diff(logits[0]), np.diff(logits[1])[::-1]
+        added = {signal.value: float(value) for signal, value in zip(signals, (forth + back) / 2, strict=True)}
+        return {"base": float(logits[0, 0]), **dict(sorted(added.items(), key=lambda item: -abs(item[1])))}
+
+    def _first_inputs(self, readings: Sequence[Reading]) -> tuple[Matrix, Matrix]:
+        features = self._standard(tabulate(readings))
+        if self._words is None:
+            return features, np.zeros((len(readings), 0), np.float32)
+        return features, self._words.vectors(readings)
+
+    def _refined_inputs(self, encoder: Encoder, prompts: Sequence[Prompt]) -> tuple[Matrix, Matrix]:
+        features = self._standard(tabulate([read_prompt(prompt) for prompt in prompts]))
+        return features, embed_texts(encoder, [prompt.text for prompt in prompts])
+
+
+def _known(signals: Sequence[Signal], columns: NDArray[np.str_]) -> list[Matrix]:
+    """Masks over the columns: nothing known, then one signal more each time."""
+    mask = np.zeros(len(columns), np.float32)
+    masks = [mask]
+    for signal in signals:
+        mask = mask + (columns == signal).astype(np.float32)
+        masks.append(mask)
+    return masks
+
+
+def _probability(logit: float) -> float:
+    return 1.0 / (1.0 + math.exp(-max(min(logit, 30.0), -30.0)))
+
+
+def _logit(probability: float) -> float:
+    inside = min(max(probability, 1e-9), 1 - 1e-9)
+    return math.log(inside / (1 - inside))
