@@ -20,15 +20,16 @@ from router.scoring.answer_check import AnswerChecker, CheckItem
 from router.scoring.artifact import load_artifact, open_scoring
 from router.scoring.stage_one import QueryScorer
 from router.scoring.stages import needs_refining
-from router.scoring.threads import BatchThreads, BusyError
+from router.scoring.threads import BatchThreads, BusyError, LateError
 from router.telemetry import Telemetry
 
 _PATIENCE_S: Final = 0.25
 """A score that comes later than this is not worth the wait: the evidence that is there decides."""
-_CHEAP_BATCH: Final = 16
+_CHEAP_BATCH: Final = 8
 _FULL_BATCH: Final = 4
 _CHEAP_WAITING: Final = 1024
 _FULL_WAITING: Final = 64
+_FULL_NICE: Final = 10
 
 _logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -87,8 +88,17 @@ class ScoringService:
         self._load = load
         self._stamp = _read_stamp(self._path)
         self._model = self._load(self._path, config)
-        self._cheap = BatchThreads("score", threads=1, most=_CHEAP_BATCH, waiting=_CHEAP_WAITING)
-        self._full = BatchThreads("embed", threads=config.threads, most=_FULL_BATCH, waiting=_FULL_WAITING)
+        self._cheap = BatchThreads(
+            "score", threads=1, most=_CHEAP_BATCH, waiting=_CHEAP_WAITING, patience_s=_PATIENCE_S
+        )
+        self._full = BatchThreads(
+            "embed",
+            threads=config.threads,
+            most=_FULL_BATCH,
+            waiting=_FULL_WAITING,
+            patience_s=_PATIENCE_S,
+            nice=_FULL_NICE,
+        )
         self._metrics = _Metrics(telemetry)
         self._metrics.show_artifact(self._model.identity)
 
@@ -172,11 +182,10 @@ class ScoringService:
     ) -> Result | None:
         """The result, or None when it cannot be had: a request is answered whatever becomes of its score."""
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                return await threads.run(work, item)
+            return await threads.run(work, item)
         except BusyError:
             miss = Miss.BUSY
-        except TimeoutError:
+        except LateError:
             miss = Miss.LATE
         except Exception as exc:  # noqa: BLE001 - a broken model must not break the requests
             miss = Miss.FAILED
