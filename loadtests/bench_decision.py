@@ -4,8 +4,8 @@ loop, no cache.
 
 In runs of their own, since timers cost, the event loop is watched by a task that sleeps a millisecond at a time. How
 late it wakes, less the time for which Linux gave the core to another thread or program, is how long the loop was
-blocked: by the interpreter's lock or by work of its own. Latencies cannot be freed of other programs that way: on a busy
-machine run it with `chrt -r 10`.
+blocked: by the interpreter's lock or by work of its own. Latencies cannot be freed of other programs that way: on a
+busy machine run it with `chrt -r 10`.
 """
 
 import asyncio
