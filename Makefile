@@ -8,7 +8,7 @@ MODELS ?= .models
 DEMO ?=
 RESOLVE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml
 
-.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-decision lock clean
+.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-decision bench-policy lock clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench-edge: $(VENV)/.test models ## Decoding speed beside onnxruntime-genai.
 
 bench-decision: models ## What a routing decision costs on one core.
 	$(BIN)/python -m loadtests.bench_decision --store $(MODELS)
+
+bench-policy: $(VENV)/.test ## What cloud_share and budget keep of their promises, on synthetic traffic.
+	$(BIN)/python -m loadtests.bench_policy
 
 lock: ## Resolve pyproject.toml into deploy/constraints (needs uv).
 	$(RESOLVE) --extra demo --group test -o $(LOCKS)/test.txt
