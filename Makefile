@@ -8,7 +8,7 @@ MODELS ?= .models
 DEMO ?=
 RESOLVE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml
 
-.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-policy lock clean
+.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-decision bench-policy lock clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench-pair: models ## Quality of the demo pair and of routing between its models
 
 bench-edge: $(VENV)/.test models ## Decoding speed beside onnxruntime-genai.
 	$(BIN)/python -m loadtests.bench_edge
+
+bench-decision: models ## What a routing decision costs on one core.
+	$(BIN)/python -m loadtests.bench_decision --store $(MODELS)
 
 bench-policy: $(VENV)/.test ## What cloud_share and budget keep of their promises, on synthetic traffic.
 	$(BIN)/python -m loadtests.bench_policy
