@@ -1,8 +1,6 @@
 """`hybrid calibrate` on the running demo: labels are paid for once, whatever happens to the process."""
 
 import json
-import os
-import shlex
 import signal
 import subprocess
 import sys
