@@ -17,7 +17,10 @@ from router.scoring.answer_check import FARTHEST, STAGE_ONE, CheckModel, Head, H
 from router.scoring.answer_signals import read_signals
 from router.scoring.dataset import Row
 
+Labelled = tuple[Row, EdgeAnswer, float]
 Vector = np.ndarray[Any, np.dtype[np.float64]]
+Identities = np.ndarray[Any, np.dtype[np.str_]]
+Folds = np.ndarray[Any, np.dtype[np.int64]]
 _FOLDS = 5
 _STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _CHARACTERS_PER_TOKEN = 4
@@ -27,16 +30,16 @@ _SMALLEST_SCALE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Signals [examples, names], NaN where absent; outcomes; and the row that each came from, which no fold splits."""
+    """Signals [examples, names], NaN where absent; outcomes; and row ids, by which folds are dealt."""
 
     names: tuple[str, ...]
     signals: Vector
     gained: Vector
-    row: "np.ndarray[Any, np.dtype[np.int64]]"
+    rows: Identities
 
-    def take(self, chosen: "np.ndarray[Any, Any]") -> "Examples":
+    def take(self, chosen: "np.ndarray[Any, np.dtype[np.bool_]]") -> "Examples":
         """Some of them."""
-        return Examples(self.names, self.signals[chosen], self.gained[chosen], self.row[chosen])
+        return Examples(self.names, self.signals[chosen], self.gained[chosen], self.rows[chosen])
 
 
 def fit_check(
@@ -64,11 +67,12 @@ def fit_check(
     gained = [row.gain > 0 for row in rows]
     if len(set(gained)) < 2:
         raise ValueError("every row has the same outcome: there is nothing to learn")
-    silent = [replace(answer, logprobs=()) for answer in answers]
-    worded = any(answer.logprobs for answer in answers)
+    every = list(zip(rows, answers, scores, strict=True))
+    silent = [(row, replace(answer, logprobs=()), score) for row, answer, score in every]
+    told = [labelled for labelled in every if labelled[1].logprobs]
     return CheckModel(
-        with_logprobs=_fit_heads(rows, answers, scores, hold_tokens, progress) if worded else None,
-        without_logprobs=_fit_heads(rows, silent, scores, hold_tokens, progress),
+        with_logprobs=_fit_heads(told, hold_tokens, progress) if told else None,
+        without_logprobs=_fit_heads(silent, hold_tokens, progress),
     )
 
 
@@ -84,29 +88,23 @@ def cut_answer(answer: EdgeAnswer, tokens: int) -> EdgeAnswer:
     return answer if len(answer.text) <= characters else EdgeAnswer(answer.text[:characters])
 
 
-def _fit_heads(
-    rows: Sequence[Row],
-    answers: Sequence[EdgeAnswer],
-    scores: Sequence[float],
-    hold_tokens: int,
-    progress: Callable[[str], None],
-) -> Heads:
-    whole = read_examples(rows, answers, scores)
+def _fit_heads(labelled: Sequence[Labelled], hold_tokens: int, progress: Callable[[str], None]) -> Heads:
+    """Beginnings are cut shorter than the hold too: a slow edge has said less when `hold_ms` are over."""
     lengths = sorted({hold_tokens, max(hold_tokens // 2, 1), max(hold_tokens // 4, 1)})
-    cuts = [(index, cut_answer(answer, n)) for n in lengths for index, answer in enumerate(answers)]
-    begun = [(index, answer) for index, answer in cuts if answer.finish is None]
-    chosen = [index for index, _ in begun]
-    beginnings = read_examples([rows[i] for i in chosen], [answer for _, answer in begun], [scores[i] for i in chosen])
-    beginnings = replace(beginnings, row=np.array(chosen, np.int64))
-    return Heads(whole=_fit_head(whole, "whole", progress), beginning=_fit_head(beginnings, "beginning", progress))
+    cuts = [(row, cut_answer(answer, length), score) for length in lengths for row, answer, score in labelled]
+    begun = [cut for cut in cuts if cut[1].finish is None]
+    return Heads(
+        whole=_fit_head(_read_examples(labelled), "whole", progress),
+        beginning=_fit_head(_read_examples(begun), "beginning", progress),
+    )
 
 
 def cross_check(
     rows: Sequence[Row], answers: Sequence[EdgeAnswer], scores: Sequence[float], *, folds: int = 10
 ) -> Vector:
     """Probabilities for whole answers, each from a fit that had not seen the row: what a fit on all will be worth."""
-    examples = read_examples(rows, answers, scores)
-    fold = _deal(examples.row, folds, seed=1)
+    examples = _read_examples(list(zip(rows, answers, scores, strict=True)))
+    fold = _deal(examples.rows, folds, seed=1)
     chances = np.empty(len(rows))
     for held in range(folds):
         head = _fit_head(examples.take(fold != held), f"fold {held + 1} of {folds}", lambda _: None)
@@ -114,23 +112,25 @@ def cross_check(
     return chances
 
 
-def read_examples(rows: Sequence[Row], answers: Sequence[EdgeAnswer], scores: Sequence[float]) -> Examples:
-    """The rows as numbers."""
+def _read_examples(labelled: Sequence[Labelled]) -> Examples:
     found = [
-        {STAGE_ONE: logit(score), **read_signals(row.conversation().text, answer)}
-        for row, answer, score in zip(rows, answers, scores, strict=True)
+        {STAGE_ONE: logit(score), **read_signals(row.conversation().text, answer)} for row, answer, score in labelled
     ]
     names = tuple(sorted({name for one in found for name in one}))
-    signals = np.array([[one.get(name, np.nan) for name in names] for one in found], float).reshape(len(found), -1)
-    gained = np.array([row.gain > 0 for row in rows], float)
-    return Examples(names, signals, gained, np.arange(len(rows)))
+    signals = np.array([[one.get(name, np.nan) for name in names] for one in found], float)
+    return Examples(
+        names,
+        signals.reshape(len(found), len(names)),
+        gained=np.array([row.gain > 0 for row, _, _ in labelled], float),
+        rows=np.array([row.id for row, _, _ in labelled], np.str_),
+    )
 
 
 def _fit_head(examples: Examples, what: str, progress: Callable[[str], None]) -> Head:
     if min(examples.gained.sum(), (1 - examples.gained).sum()) < _FEWEST:
         progress(f"{what}: {len(examples.gained)} examples are too few of one outcome; stage one's score stands")
         return Head(0.0, {STAGE_ONE: SignalWeight(1.0, 0.0, 1.0)})
-    fold = _deal(examples.row, _FOLDS, seed=0)
+    fold = _deal(examples.rows, _FOLDS, seed=0)
     trials = {strength: _validate(examples, fold, strength) for strength in _STRENGTHS}
     losses = {strength: _log_loss(examples.gained, log_odds) for strength, log_odds in trials.items()}
     best = min(losses, key=losses.__getitem__)
@@ -143,13 +143,14 @@ def _fit_head(examples: Examples, what: str, progress: Callable[[str], None]) ->
     return Head(round(slope * head.bias + offset, 6), scaled)
 
 
-def _deal(row: "np.ndarray[Any, np.dtype[np.int64]]", folds: int, seed: int) -> "np.ndarray[Any, Any]":
+def _deal(rows: Identities, folds: int, seed: int) -> Folds:
     """A fold for each example, the same for all that came from one row."""
-    rows, place = np.unique(row, return_inverse=True)
-    return (np.random.default_rng(seed).permutation(len(rows)) % folds)[place]
+    different, place = np.unique(rows, return_inverse=True)
+    dealt: Folds = np.random.default_rng(seed).permutation(len(different)) % folds
+    return dealt[place]
 
 
-def _validate(examples: Examples, fold: "np.ndarray[Any, Any]", strength: float) -> Vector:
+def _validate(examples: Examples, fold: Folds, strength: float) -> Vector:
     log_odds = np.empty(len(fold))
     for held in range(_FOLDS):
         log_odds[fold == held] = _log_odds(_regress(examples.take(fold != held), strength), examples.take(fold == held))
@@ -157,13 +158,18 @@ def _validate(examples: Examples, fold: "np.ndarray[Any, Any]", strength: float)
 
 
 def _regress(examples: Examples, strength: float) -> Head:
-    """Signals that vary, standardized where present; an absent one stands at its mean, here as in the checker."""
+    """On stage one and the signals that vary, standardized; an absent one stands at its mean, as in the checker."""
     present = ~np.isnan(examples.signals)
     count = np.maximum(present.sum(0), 1)
     means = np.where(present, examples.signals, 0.0).sum(0) / count
     scales = np.sqrt((np.where(present, examples.signals - means, 0.0) ** 2).sum(0) / count)
-    kept = np.flatnonzero(scales > _SMALLEST_SCALE)
-    places = {examples.names[i]: SignalWeight(0.0, round(means[i], 6), round(scales[i], 6)) for i in kept}
+    kept = [i for i, name in enumerate(examples.names) if scales[i] > _SMALLEST_SCALE or name == STAGE_ONE]
+    places = {
+        examples.names[i]: SignalWeight(
+            0.0, round(float(means[i]), 6), round(max(float(scales[i]), _SMALLEST_SCALE), 6)
+        )
+        for i in kept
+    }
     model = LogisticRegression(C=strength, solver="newton-cholesky", max_iter=200)
     model.fit(_standardize(examples, places), examples.gained)
     weights = zip(places.items(), model.coef_[0], strict=True)
@@ -190,8 +196,10 @@ def _log_odds(head: Head, examples: Examples) -> Vector:
 
 
 def _calibrate(log_odds: Vector, gained: Vector) -> tuple[float, float]:
+    """Slope and offset; where the log-odds are worse than none, the base rate alone."""
     model = LogisticRegression(C=1e6, solver="newton-cholesky").fit(log_odds[:, None], gained)
-    return float(model.coef_[0, 0]), float(model.intercept_[0])
+    slope = float(model.coef_[0, 0])
+    return (slope, float(model.intercept_[0])) if slope > 0 else (0.0, logit(float(gained.mean())))
 
 
 def _log_loss(gained: Vector, log_odds: Vector) -> float:
