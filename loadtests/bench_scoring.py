@@ -228,11 +228,12 @@ def judge_scores(name: str, what: str, labels: Labels, scores: Sequence[Score]) 
         within = within_domains(sample, score, [row.domain for row in labels.rows])
         rows.append(_measure(name, what, "within", within, bars))
     above = compare(sample, score, length)
-    held = name in MUST_BEAT_LENGTH and what != "unseen domains"
+    proven = what != "unseen domains" and len(sample) >= FEWEST_ROWS
+    held = proven and name in MUST_BEAT_LENGTH
     rows.append(_above(f"{name}: {what}, APGR above prompt length", above, must=held))
     random = Interval(quality.apgr.value - 0.5, quality.apgr.low - 0.5, quality.apgr.high - 0.5)
     rows.append(_above(f"{name}: {what}, APGR above random", random, must=held))
-    rows.append(_above(f"{name}: {what}, Brier skill", calibration.skill, must=what != "unseen domains"))
+    rows.append(_above(f"{name}: {what}, Brier skill", calibration.skill, must=proven))
     perfect = f"{calibration.ece:.3f} (perfect {calibration.ece_of_perfect})"
     rows.append(_row(f"{name}: {what}, ECE", perfect, "ece", calibration.ece, bars))
     half = quality_at(sample, score, np.array([0.5]), np.ones((1, len(sample))))[0, 0] / sample.cloud.mean()
@@ -332,7 +333,8 @@ def main(data: Path | None, store: Path, default: Path) -> None:
         )
         label_pair(store, PAIR)
     embedding = EmbeddingChoice(None, store).find()
-    assert embedding is not None
+    if embedding is None:
+        raise click.ClickException("the bars are for scores with an embedding")
     _, encoder = open_embedding(embedding)
     rows: list[Row] = []
     for dataset in read_datasets(data or PAIR):

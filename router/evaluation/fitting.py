@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 from edge.engine.encoder import Encoder
+from router.config import EmbeddingUse
 from router.evaluation.assessment import check_calibration, suggest_thresholds
 from router.evaluation.embedding import EmbeddingChoice
 from router.evaluation.errors import EvaluationError
@@ -51,7 +52,8 @@ class Models:
 
     def stages(self, encoder: Encoder | None) -> Stages:
         """At work."""
-        return Stages(QueryScorer(self.query, encoder), AnswerChecker(self.check) if self.check else None)
+        use = EmbeddingUse.NEVER if self.query.refined is None else EmbeddingUse.ALWAYS
+        return Stages(QueryScorer(self.query, encoder), AnswerChecker(self.check) if self.check else None, use)
 
 
 class Workbench:
