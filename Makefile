@@ -6,9 +6,10 @@ LOCKS := deploy/constraints
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 MODELS ?= .models
 DEMO ?=
+DATA ?=
 RESOLVE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml
 
-.PHONY: help demo test test-gpu lint models bench-pair bench-edge lock clean
+.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-scoring lock clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,9 @@ bench-pair: models ## Quality of the demo pair and of routing between its models
 
 bench-edge: $(VENV)/.test models ## Decoding speed beside onnxruntime-genai.
 	$(BIN)/python -m loadtests.bench_edge
+
+bench-scoring: models ## What the score is worth on labelled prompts: DATA=DIR, without it the demo pair's.
+	$(BIN)/python -m loadtests.bench_scoring --store $(MODELS) $(if $(DATA),--data $(DATA))
 
 lock: ## Resolve pyproject.toml into deploy/constraints (needs uv).
 	$(RESOLVE) --extra demo --group test -o $(LOCKS)/test.txt
