@@ -109,7 +109,7 @@ class Endpoint:
         asked = response.headers.get("retry-after", "") if response is not None else ""
         least = float(asked) if asked.isdecimal() else 0.0
         jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
-        return min(max(doubled * jitter, min(least, doubled)), _LONGEST_WAIT_S)
+        return min(max(doubled * jitter, least), _LONGEST_WAIT_S)
 
     def _read(self, model: str, response: httpx.Response) -> Reply:
         tier = response.headers.get("x-route-tier", model)
