@@ -10,7 +10,7 @@ NAME.test.jsonl, the fit is on the one and the scores on the other. Without DATA
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from loadtests.pair.label import label, write_rows
 from loadtests.pair.questions import Split, generate
 from router.config import EmbeddingUse
 from router.evaluation.assessment import check_calibration, prompt_lengths
-from router.evaluation.embedding import EmbeddingChoice
+from router.evaluation.embedding import EmbeddingChoice, RememberingEncoder
 from router.evaluation.errors import EvaluationError
 from router.evaluation.fitting import Workbench
 from router.evaluation.labels import Labels, read_labels, split_domains, split_folds
@@ -38,10 +38,12 @@ from router.evaluation.metrics import (
     quality_at,
     within_domains,
 )
-from router.evaluation.scoring import open_stages
+from router.evaluation.scoring import Stages, open_stages
 from router.scoring import Evidence, Score
-from router.scoring.artifact import Provenance, ScoreArtifact, save_artifact
+from router.scoring.answer_check import AnswerChecker
+from router.scoring.artifact import Provenance, ScoreArtifact, load_artifact, save_artifact
 from router.scoring.embedding import open_embedding
+from router.scoring.stage_one import QueryScorer
 
 FOLDS = 5
 FEWEST_ROWS = 200
@@ -173,17 +175,25 @@ def score_folds(bench: Workbench, folds: Sequence[Fold], embedding: Path, *, tho
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "fold.score.json"
             save_artifact(path, _artifact(bench, fold, embedding))
-            always = open_stages(path, embedding).score_prompts(part)
-            columns = [always, always, always, always]
-            if thorough:
-                never = open_stages(path, embedding, use=EmbeddingUse.NEVER).score_prompts(part)
-                half = float(np.median([one.value for one in never]))  # the threshold that splits the calls in half
-                auto = open_stages(path, embedding, use=EmbeddingUse.AUTO, threshold=half).score_prompts(part)
-                columns = [never, auto, always, open_stages(path, embedding).check_answers(part, always)]
+            stages = _open_stages(path, bench.encoder)
+        always = stages.score_prompts(part)
+        columns = [always, always, always, always]
+        if thorough:
+            never = replace(stages, use=EmbeddingUse.NEVER).score_prompts(part)
+            half = float(np.median([one.value for one in never]))  # the threshold that splits the calls in half
+            auto = replace(stages, use=EmbeddingUse.AUTO, threshold=half).score_prompts(part)
+            columns = [never, auto, always, stages.check_answers(part, always)]
         found |= dict(zip(fold.held, zip(*columns, strict=True), strict=True))
     places = sorted(found)
     never, auto, always, answered = ([found[at][column] for at in places] for column in range(4))
     return Results(places, never, auto, always, answered)
+
+
+def _open_stages(path: Path, encoder: Encoder | None) -> Stages:
+    """As `open_scoring` makes them, around an encoder that remembers."""
+    artifact = load_artifact(path)
+    check = AnswerChecker(artifact.check) if artifact.check is not None else None
+    return Stages(QueryScorer(artifact.query, encoder), check)
 
 
 def _artifact(bench: Workbench, fold: Fold, embedding: Path) -> ScoreArtifact:
@@ -335,7 +345,7 @@ def main(data: Path | None, store: Path, default: Path) -> None:
     embedding = EmbeddingChoice(None, store).find()
     if embedding is None:
         raise click.ClickException("the bars are for scores with an embedding")
-    _, encoder = open_embedding(embedding)
+    encoder = RememberingEncoder(embedding)
     rows: list[Row] = []
     for dataset in read_datasets(data or PAIR):
         try:

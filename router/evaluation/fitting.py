@@ -15,7 +15,7 @@ import numpy as np
 from edge.engine.encoder import Encoder
 from router.config import EmbeddingUse
 from router.evaluation.assessment import check_calibration, suggest_thresholds
-from router.evaluation.embedding import EmbeddingChoice
+from router.evaluation.embedding import EmbeddingChoice, RememberingEncoder
 from router.evaluation.errors import EvaluationError
 from router.evaluation.labels import Labels, read_labels, split_folds
 from router.evaluation.metrics import Quality, Sample, assess
@@ -126,7 +126,8 @@ def fit_labels(
     """
     check_enough(labels.sample)
     folder = fitting.embedding.find()
-    identity, encoder = (None, None) if folder is None else open_embedding(folder)
+    identity = None if folder is None else open_embedding(folder)[0]
+    encoder = None if folder is None else RememberingEncoder(folder)
     progress(f"{len(labels.rows)} rows, {len(labels.answered)} with the edge's answer; reading the prompts")
     bench = Workbench(labels, encoder)
     models = bench.fit(progress=progress)
