@@ -6,9 +6,10 @@ LOCKS := deploy/constraints
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 MODELS ?= .models
 DEMO ?=
+DATA ?=
 RESOLVE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml
 
-.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-decision bench-policy lock clean
+.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-decision bench-policy bench-scoring lock clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +55,9 @@ bench-decision: models ## What a routing decision costs on one core.
 
 bench-policy: $(VENV)/.test ## What cloud_share and budget keep of their promises, on synthetic traffic.
 	$(BIN)/python -m loadtests.bench_policy
+
+bench-scoring: models ## What the score is worth on labelled prompts: DATA=DIR, without it the demo pair's.
+	$(BIN)/python -m loadtests.bench_scoring --store $(MODELS) $(if $(DATA),--data $(DATA))
 
 lock: ## Resolve pyproject.toml into deploy/constraints (needs uv).
 	$(RESOLVE) --extra demo --group test -o $(LOCKS)/test.txt

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Order:
 @click.option("--prompts", type=readable, required=True, help="JSON lines; see above.")
 @click.option("--out", type=readable, required=True, help="The artifact to write.")
 @click.option("--work", type=folder, required=True, help="Where answers and labels are kept; made if absent.")
-@click.option("--judge", type=click.Choice([*map(str, JudgeKind)]), default=JudgeKind.EXACT, show_default=True)
+@click.option("--judge", type=click.Choice([*map(str, JudgeKind)]), default=str(JudgeKind.EXACT), show_default=True)
 @click.option("--extract", help="exact: a regular expression; its last match is the final answer.")
 @click.option("--judge-command", help="command: a program and its arguments.")
 @click.option("--judge-timeout-s", type=click.FloatRange(0.1, 3600), default=60.0, show_default=True)
@@ -87,7 +87,8 @@ def calibrate(**given: Any) -> None:
     with reported(_RESUME):
         prompts = read_prompts(order.prompts)
         data, answers = asyncio.run(_collect(order, prompts))
-        fit_files([data], [answers], order.fitting, order.out)
+        pair = order.fitting.pair or f"{order.edge} < {order.cloud} at {order.url}"
+        fit_files([data], [answers], replace(order.fitting, pair=pair), order.out)
 
 
 async def _collect(order: Order, prompts: Prompts) -> tuple[Path, Path]:

@@ -19,6 +19,7 @@ TOP_LOGPROBS = 5
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _LOCKED = frozenset({401, 403, 404})
 _LONGEST_WAIT_S = 30.0
+_FIRST_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Endpoint:
         self._patience = patience or Patience()
         self._decoder = msgspec.json.Decoder(ChatCompletion)
         self._without_logprobs: set[str] = set()
+        self._reached = False
 
     async def ask(
         self, model: str, turns: Sequence[Turn], *, logprobs: bool = False, max_tokens: int | None = None
@@ -79,6 +81,8 @@ class Endpoint:
         failure = ""
         response: httpx.Response | None = None
         for attempt in range(self._patience.attempts):
+            if attempt >= _FIRST_ATTEMPTS and not self._reached:
+                break  # a wrong address does not heal
             if attempt:
                 await asyncio.sleep(self._wait_s(attempt, response))
             response = None
@@ -87,6 +91,7 @@ class Endpoint:
             except httpx.TransportError as exc:
                 failure = f"cannot be reached ({type(exc).__name__})"
                 continue
+            self._reached = True
             if response.is_success:
                 return response
             failure = f"answers {response.status_code} ({_said(response)})"
@@ -104,7 +109,7 @@ class Endpoint:
         asked = response.headers.get("retry-after", "") if response is not None else ""
         least = float(asked) if asked.isdecimal() else 0.0
         jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
-        return min(max(doubled * jitter, min(least, doubled)), _LONGEST_WAIT_S)
+        return min(max(doubled * jitter, least), _LONGEST_WAIT_S)
 
     def _read(self, model: str, response: httpx.Response) -> Reply:
         tier = response.headers.get("x-route-tier", model)

@@ -13,8 +13,9 @@ import click
 import numpy as np
 
 from edge.engine.encoder import Encoder
+from router.config import EmbeddingUse
 from router.evaluation.assessment import check_calibration, suggest_thresholds
-from router.evaluation.embedding import EmbeddingChoice
+from router.evaluation.embedding import EmbeddingChoice, RememberingEncoder
 from router.evaluation.errors import EvaluationError
 from router.evaluation.labels import Labels, read_labels, split_folds
 from router.evaluation.metrics import Quality, Sample, assess
@@ -51,7 +52,8 @@ class Models:
 
     def stages(self, encoder: Encoder | None) -> Stages:
         """At work."""
-        return Stages(QueryScorer(self.query, encoder), AnswerChecker(self.check) if self.check else None)
+        use = EmbeddingUse.NEVER if self.query.refined is None else EmbeddingUse.ALWAYS
+        return Stages(QueryScorer(self.query, encoder), AnswerChecker(self.check) if self.check else None, use)
 
 
 class Workbench:
@@ -124,7 +126,8 @@ def fit_labels(
     """
     check_enough(labels.sample)
     folder = fitting.embedding.find()
-    identity, encoder = (None, None) if folder is None else open_embedding(folder)
+    identity = None if folder is None else open_embedding(folder)[0]
+    encoder = None if folder is None else RememberingEncoder(folder)
     progress(f"{len(labels.rows)} rows, {len(labels.answered)} with the edge's answer; reading the prompts")
     bench = Workbench(labels, encoder)
     models = bench.fit(progress=progress)

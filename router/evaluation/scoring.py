@@ -56,5 +56,7 @@ def open_stages(
     Raises:
         ConfigError: the artifact is wrong, or was fitted with another embedding.
     """
-    query, check = open_scoring(load_artifact(artifact), embedding, name=str(artifact))
-    return Stages(query, check, use, threshold)
+    read = load_artifact(artifact)
+    query, check = open_scoring(read, embedding, name=str(artifact))
+    refines = read.query.refined is not None and embedding is not None
+    return Stages(query, check, use if refines else EmbeddingUse.NEVER, threshold)

@@ -53,6 +53,10 @@ def test_a_case_worked_by_hand() -> None:
     assert found["calls95"] == pytest.approx((0.95 * 3 - 2) / 4)
 
 
+def test_a_share_that_is_reached_exactly_and_then_kept_counts_from_its_first_call() -> None:
+    assert point(Sample.of([0, 1, 0], [1, 1, 1]), [0.9, 0.5, 0.1])["cpt50"] == pytest.approx(1 / 3)
+
+
 def test_equal_scores_are_a_random_order_whatever_the_file_says() -> None:
     found = point(FOUR, [0.3, 0.3, 0.3, 0.3])
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edge.engine.settings import ConfigError
+from loadtests.site import STORE
 from router.config import EmbeddingUse, Scoring
 from router.decision import Evidence, Score
 from router.query import Prompt
@@ -22,7 +23,6 @@ from router.scoring.stage_one import Estimate, QueryScorer
 from router.scoring.stages import score_prompts
 from router.telemetry import Telemetry
 from tests.router.artifacts import answer, ask, write_artifact
-from loadtests.site import STORE
 
 pytestmark = pytest.mark.anyio
 EMBEDDING = STORE / "all-minilm-l6-v2" / "1"

@@ -15,10 +15,10 @@ import yaml
 
 from edge.serving import Drain
 from loadtests.pair.questions import Split, generate
+from loadtests.site import STORE, Site
 from router.app import create_app
 from router.config import load_config
 from tests.servers import serving
-from loadtests.site import STORE, Site
 from tests.site.test_lifecycle import LONG, read_gauges
 
 pytestmark = pytest.mark.anyio

@@ -22,6 +22,7 @@ from edge.engine.template import ChatTemplate
 from edge.models.catalog import Precision
 from edge.models.llama import export_checkpoint
 from edge.models.store import Store
+from loadtests.site import STORE, Site
 from router.backends import Backend
 from router.backends.openai import OpenAIBackend
 from router.backends.triton import TritonBackend
@@ -38,7 +39,6 @@ from router.query import (
     Query,
     RawPrompts,
 )
-from loadtests.site import STORE, Site
 
 pytestmark = pytest.mark.anyio
 

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from edge.serving import Drain
+from loadtests.site import Site
 from router.app import create_app
 from router.config import load_config
 from tests.servers import broken, serving
-from loadtests.site import Site
 
 pytestmark = pytest.mark.anyio
 EASY = {"model": "auto", "messages": [{"role": "user", "content": "What is 3 plus 4?"}], "temperature": 0}

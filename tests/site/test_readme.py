@@ -8,8 +8,8 @@ import msgspec
 import yaml
 
 from deploy.demo import ROOT
-from router.config import Config
 from loadtests.site import Site
+from router.config import Config
 
 README = (ROOT / "README.md").read_text()
 
