@@ -113,7 +113,6 @@ _COUNTED: Final = (
     "numeric_options",
     "alike_options",
     "numbers",
-    "digits",
     "largest",
     "smallest",
     "carries",
@@ -148,6 +147,7 @@ _MEASURED: Final = (
 )
 
 _NUMERIC: Final = (
+    "digits",
     *_COUNTED[_COUNTED.index("numbers") : _COUNTED.index("earlier_turns")],
     *_MEASURED[_MEASURED.index("first_digits") : _MEASURED.index("longest_capitals")],
 )
@@ -157,11 +157,11 @@ _EARLIER: Final = ("earlier_", "system_", "shared_with_earlier", "place_in_earli
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One prompt, read once: counts of marks and kinds of words, other numbers, and the words themselves."""
+    """One prompt, read once: `_MEASURED` and `_COUNTED` numbers, counts of marks and kinds of words, and its words."""
 
+    numbers: list[float]
     marks: NDArray[np.intp]
     kinds: NDArray[np.intp]
-    others: list[float]
     tokens: list[str]
 
 
@@ -178,10 +178,10 @@ def read_prompt(prompt: Prompt) -> Reading:
     options = _read_options(raw)
     values = [token for token in tokens if token.isdecimal()]
     numbers = _read_numbers(values)
-    counted = [len(raw), len(tokens), *options, *numbers[:9], *earlier[:6]]
+    counted = [len(raw), len(tokens), *options, *numbers[:8], *earlier[:6]]
     measured = [
         sum(letters) / (len(letters) or 1),
-        *numbers[9:],
+        *numbers[8:],
         min(len(longest), 24),
         min(len(capitals), 24),
         len(longest) - len(set(longest)),
@@ -189,7 +189,7 @@ def read_prompt(prompt: Prompt) -> Reading:
         float(raw[:1].islower()),
         *earlier[6:],
     ]
-    return Reading(marks, kinds, [*counted, *measured], tokens)
+    return Reading([*measured, *counted], marks[1:], kinds[1:], tokens)
 
 
 def _cut(text: str) -> str:
@@ -210,7 +210,7 @@ def _read_options(raw: str) -> list[float]:
 def _read_numbers(found: list[str]) -> list[float]:
     """What computing with them takes; carries and borrows are those of the first two."""
     if not found:
-        return [0.0] * 16
+        return [0.0] * 15
     texts = [text[:_MOST_DIGITS] for text in found[:_MOST_NUMBERS]]
     values = [int(text) for text in texts]
     sizes = [len(text) for text in texts]
@@ -220,7 +220,6 @@ def _read_numbers(found: list[str]) -> list[float]:
     carries, borrows = _carry(values[0], second)
     return [
         len(found),
-        sum(sizes),
         max(values),
         min(values),
         carries,
@@ -274,33 +273,34 @@ def _read_earlier(prompt: Prompt, tokens: list[str]) -> list[float]:
     ]
 
 
-def tabulate(readings: Sequence[Reading]) -> Matrix:
-    """A row a prompt, a column a name of `NAMES`: counts as log(1 + n), and marks and words as shares too."""
-    marks = np.array([reading.marks for reading in readings], np.float32)
-    kinds = np.array([reading.kinds for reading in readings], np.float32)
-    others = np.array([reading.others for reading in readings], np.float32)
-    counted, measured = others[:, : len(_COUNTED)], others[:, len(_COUNTED) :]
-    marks, kinds = marks[:, 1:], kinds[:, 1:]
-    return np.hstack(
-        [
-            np.log1p(counted),
-            measured,
-            np.log1p(marks),
-            np.log1p(kinds),
-            marks / np.maximum(counted[:, :1], 1),
-            kinds / np.maximum(counted[:, 1:2], 1),
-        ]
-    )
-
-
 NAMES: Final = (
-    *_COUNTED,
     *_MEASURED,
+    *_COUNTED,
     *_MARKS,
     "foreign",
     *_LEXICON,
     *(f"{name}_share" for name in (*_MARKS, "foreign", *_LEXICON)),
 )
+# Where columns of the table begin.
+_COUNTS_AT: Final = len(_MEASURED)
+_MARKS_AT: Final = _COUNTS_AT + len(_COUNTED)
+_KINDS_AT: Final = _MARKS_AT + len(_MARKS) + 1
+_SHARES_AT: Final = _KINDS_AT + len(_LEXICON)
+_KIND_SHARES_AT: Final = _SHARES_AT + len(_MARKS) + 1
+
+
+def tabulate(readings: Sequence[Reading]) -> Matrix:
+    """A row a prompt, a column a name of `NAMES`: counts as log(1 + n), and those of marks and words as shares too."""
+    table = np.empty((len(readings), len(NAMES)), np.float32)
+    table[:, :_MARKS_AT] = [reading.numbers for reading in readings]
+    table[:, _MARKS_AT:_KINDS_AT] = [reading.marks for reading in readings]
+    table[:, _KINDS_AT:_SHARES_AT] = [reading.kinds for reading in readings]
+    characters, tokens = np.maximum(table[:, _COUNTS_AT : _COUNTS_AT + 2], 1).T[:, :, None]
+    np.divide(table[:, _MARKS_AT:_KINDS_AT], characters, out=table[:, _SHARES_AT:_KIND_SHARES_AT])
+    np.divide(table[:, _KINDS_AT:_SHARES_AT], tokens, out=table[:, _KIND_SHARES_AT:])
+    counts = table[:, _COUNTS_AT:_SHARES_AT]
+    np.log1p(counts, out=counts)
+    return table
 
 
 def _signal(name: str) -> Signal:
