@@ -78,8 +78,10 @@ class Place:
             yield Delta(0, finish=Finish.STOP)
             yield Delta(0, usage=self._usage())
         finally:
-            await asyncio.sleep(0)
-            self.running -= 1
+            try:
+                await asyncio.sleep(0)  # a place says goodbye, and may be cut short in it
+            finally:
+                self.running -= 1
 
     async def complete(self, query: Query) -> Completion:
         pieces = [piece async for piece in self.stream(query)]
