@@ -343,7 +343,9 @@ async def test_without_money_the_edges_answer_stands(pieces: int) -> None:
         assert made.policy.seen == [(0.9, Tier.EDGE)]
         with pytest.raises(BudgetError) as caught:
             await made.answer(rules=Rules(wish=Tier.CLOUD))
-    assert len(edge.asked) == 1
+        spared = await made.answer(rules=Rules(threshold=0.0))
+        assert (spared.decision.target, spared.decision.reason) == (EDGE, Reason.BUDGET)
+    assert len(edge.asked) == 2
     assert (caught.value.status, caught.value.code) == (429, "budget_exhausted")
 
 
