@@ -246,6 +246,17 @@ def test_labels_that_teach_nothing_are_refused_in_one_line(folder: Path, spoil: 
     assert not out.exists()
 
 
+def test_rows_without_a_gap_cannot_be_evaluated(folder: Path) -> None:
+    data = write(folder / "level.jsonl", [row | {"weak_correct": 1} for row in rows(60, 5)])
+    out = folder / "level.html"
+
+    done = run("evaluate", "--artifact", folder / "pair.score.json", "--data", data, "--out", out)
+
+    assert done.exit_code == 1
+    assert "no gap to recover" in done.stderr
+    assert not out.exists()
+
+
 def test_answers_of_other_rows_are_refused(folder: Path) -> None:
     done = run(
         *("fit", "--data", folder / "fresh.jsonl", "--answers", folder / "seen.answers.jsonl"),
