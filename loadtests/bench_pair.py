@@ -81,7 +81,7 @@ def _route(questions: Sequence[Question]) -> Right:
     chosen = []
     for question in questions:
         query = Query(Conversation(tuple(Message(*message) for message in question.messages)), Parameters())
-        score = scorer.explain_now(query.prompt).score.value
+        score = scorer.explain_now(query.prompt).score
         chosen.append(decide(eligible, score=score, threshold=0.5, up=up).tier is Tier.CLOUD)
     return np.array(chosen)
 

@@ -72,21 +72,23 @@ class CandidBackend:
 
     async def stream(self, query: Query) -> Deltas:
         """See `router.backends.Backend`."""
-        began = False
-        if not self._mute:
-            try:
-                async with aclosing(self._backend.stream(with_evidence(query))) as deltas:
+        refused = self._mute
+        if not refused:
+            began = False
+            async with aclosing(self._backend.stream(with_evidence(query))) as deltas:
+                try:
                     async for delta in deltas:
                         began = True
                         yield delta
-                return
-            except RefusedError:
-                if began:
-                    raise
-        async with aclosing(self._backend.stream(query)) as deltas:
-            async for delta in deltas:
-                self._mute = True
-                yield delta
+                except RefusedError:
+                    if began:
+                        raise
+                    refused = True
+        if refused:
+            async with aclosing(self._backend.stream(query)) as deltas:
+                async for delta in deltas:
+                    self._mute = True
+                    yield delta
 
 
 @dataclass(slots=True)

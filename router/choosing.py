@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from router.config import Check
-from router.decision import Decision, Rules, Score, Target, decide, select_eligible
+from router.decision import Decision, Rules, Target, decide, select_eligible
 from router.health import Health
 from router.policy import Policy
 from router.query import Conversation, Query

@@ -113,7 +113,6 @@ _COUNTED: Final = (
     "numeric_options",
     "alike_options",
     "numbers",
-    "digits",
     "largest",
     "smallest",
     "carries",
@@ -148,6 +147,7 @@ _MEASURED: Final = (
 )
 
 _NUMERIC: Final = (
+    "digits",
     *_COUNTED[_COUNTED.index("numbers") : _COUNTED.index("earlier_turns")],
     *_MEASURED[_MEASURED.index("first_digits") : _MEASURED.index("longest_capitals")],
 )
@@ -178,10 +178,10 @@ def read_prompt(prompt: Prompt) -> Reading:
     options = _read_options(raw)
     values = [token for token in tokens if token.isdecimal()]
     numbers = _read_numbers(values)
-    counted = [len(raw), len(tokens), *options, *numbers[:9], *earlier[:6]]
+    counted = [len(raw), len(tokens), *options, *numbers[:8], *earlier[:6]]
     measured = [
         sum(letters) / (len(letters) or 1),
-        *numbers[9:],
+        *numbers[8:],
         min(len(longest), 24),
         min(len(capitals), 24),
         len(longest) - len(set(longest)),
@@ -210,7 +210,7 @@ def _read_options(raw: str) -> list[float]:
 def _read_numbers(found: list[str]) -> list[float]:
     """What computing with them takes; carries and borrows are those of the first two."""
     if not found:
-        return [0.0] * 16
+        return [0.0] * 15
     texts = [text[:_MOST_DIGITS] for text in found[:_MOST_NUMBERS]]
     values = [int(text) for text in texts]
     sizes = [len(text) for text in texts]
@@ -220,7 +220,6 @@ def _read_numbers(found: list[str]) -> list[float]:
     carries, borrows = _carry(values[0], second)
     return [
         len(found),
-        sum(sizes),
         max(values),
         min(values),
         carries,

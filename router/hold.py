@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -45,14 +46,12 @@ class Holder:
         """
         held = Held(ReadAhead(deltas, self))
         try:
-            if not held.add(await held.ahead.next_within(None)):
-                raise BackendError("The stream ended before its first piece.")
+            await held.begin()
             begun = time.monotonic()
             end = begun + self._check.hold_ms / 1e3
-            while not held.complete and (held.finished or held.tokens < self._check.hold_tokens):
-                held.add(await held.ahead.next_within(end - time.monotonic()))
-        except NotYetError:
-            pass
+            with suppress(NotYetError):
+                while not held.complete and (held.finished or held.tokens < self._check.hold_tokens):
+                    held.add(await held.ahead.next_within(end - time.monotonic()))
         except BaseException:
             await held.ahead.aclose()
             raise
@@ -124,15 +123,24 @@ class Held:
     finished: bool = False
     complete: bool = False
 
-    def add(self, piece: Delta | None) -> bool:
-        """Take the next piece; None, the end, is none."""
+    async def begin(self) -> None:
+        """Wait for the first piece.
+
+        Raises:
+            BackendError: there is none.
+        """
+        self.add(await self.ahead.next_within(None))
+        if not self.pieces:
+            raise BackendError("The stream ended before its first piece.")
+
+    def add(self, piece: Delta | None) -> None:
+        """Take the next piece; None is the end."""
         if piece is None:
             self.complete = True
-            return False
+            return
         self.pieces.append(piece)
         self.tokens += count_tokens(piece)
         self.finished = self.finished or piece.finish is not None
-        return True
 
 
 def count_tokens(piece: Delta) -> int:

@@ -14,10 +14,10 @@ from edge.serving import CutError, Drain, EventStream, HangUpError, until_hang_u
 from router.admission import Admission
 from router.api.asking import Asker, read_headers
 from router.api.failures import describe_http, describe_invalid, error_body
+from router.choosing import Chooser
 from router.config import Config
 from router.decision import Decision
 from router.errors import DrainingError, OverloadedError, RouterError, UnavailableError
-from router.choosing import Chooser
 from router.health import Health
 from router.pipeline import Pipeline
 from router.query import Prompt, Usage

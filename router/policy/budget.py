@@ -1,5 +1,6 @@
 """Money an hour or a day, spent evenly on the hardest queries, and never more."""
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +18,11 @@ _SCORES = 512
 """How many of the last scores say where the line is and how fast requests come."""
 _FEWEST = 20
 """Fewer scores say neither."""
-_COSTS = 64
+_COSTS = 256
 """Over about how many calls the mean cost is taken."""
+_DOUBT = 1.0
+"""Standard deviations by which requests may come slower than counted: chance alone shall withhold nothing. That this
+spends a little early is what the ledger's rate makes good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +35,12 @@ class Moment:
 
 
 class Mean:
-    """A running mean over about the last `span` values; exact until there are as many."""
+    """A running mean over about the last `span` values, exact until there are as many; `start` before the first."""
 
-    def __init__(self, span: int) -> None:
+    def __init__(self, span: int, start: float) -> None:
         self._span = span
         self._count = 0
-        self.value = 0.0
+        self.value = start
 
     def add(self, value: float) -> None:
         """One more value."""
@@ -69,8 +73,8 @@ class Budget:
         self._shortest_s = (Period.HOUR if config.per_hour is not None else Period.DAY).seconds
         self._scores = RecentScores(_SCORES)
         self._moments: deque[Moment] = deque(maxlen=_SCORES)
-        self._bounds = Mean(_COSTS)
-        self._costs = Mean(_COSTS)
+        self._cost = Mean(_COSTS, start=0.0)
+        self._part = Mean(_COSTS, start=1.0)
         self._calls = 0
         self._sent = 0
         self._dither = Dither()
@@ -96,7 +100,7 @@ class Budget:
             return FreeReservation(query)
         limited = tariff.limit(query)
         bound = tariff.bound(limited)
-        hold = self._ledger.hold(bound)
+        hold = self._ledger.hold(bound, min(round(bound * self._part.value), bound))
         if hold is None:
             return None
         self._calls += 1
@@ -105,8 +109,8 @@ class Budget:
     def pay(self, hold: Hold, cost: int) -> None:
         """A call is over."""
         if hold.open:
-            self._bounds.add(hold.amount)
-            self._costs.add(cost)
+            self._cost.add(cost)
+            self._part.add(cost / hold.amount if hold.amount else 0.0)
         self._ledger.settle(hold, cost)
 
     def drop(self, hold: Hold) -> None:
@@ -129,16 +133,16 @@ class Budget:
 
     def _affordable_share(self) -> float:
         """Of the scored requests; 1 while too little is known to withhold anything."""
-        cost = self._costs.value
-        if len(self._moments) < _FEWEST or not cost:
+        seen, cost = len(self._moments), self._cost.value
+        if seen < _FEWEST or not cost:
             return 1.0
         first = self._moments[0]
         elapsed_s = self._clock() - first.at
         if elapsed_s <= 0:
             return 1.0
-        calls_a_s = self._ledger.rate(cost / self._bounds.value) / cost
+        affordable = self._ledger.rate() / cost * elapsed_s
         unscored = max(self._calls - first.calls - (self._sent - first.sent), 0)
-        return max(calls_a_s * elapsed_s - unscored, 0.0) / len(self._moments)
+        return max(affordable - unscored, 0.0) / (seen - _DOUBT * math.sqrt(seen))
 
 
 class BudgetReservation:
@@ -152,8 +156,10 @@ class BudgetReservation:
 
     def settle(self, usage: Usage | None) -> None:
         """Pay for the tokens used; for all that they could have been when the target gave no count."""
-        known = usage is not None and usage.prompt_tokens
-        self._budget.pay(self._hold, self._tariff.cost(usage) if usage is not None and known else self._hold.amount)
+        if usage is None or not usage.prompt_tokens:
+            self._budget.pay(self._hold, self._hold.amount)
+        else:
+            self._budget.pay(self._hold, self._tariff.cost(usage))
 
     def release(self) -> None:
         """The call never reached the target."""

@@ -9,19 +9,18 @@ from router.query import Query
 
 _QUANTILE_PART = 0.25
 """Of the window: scores that old still say where the line is. Fewer are noisy, more lag behind a drift."""
-_CORRECTION = 16
-"""Divided by the window: how far one request too many lowers the aimed share. Twice that swings when observations come
-64 requests late."""
-_FIRMEST = 1 / 64
-_FORGIVEN = 0.02
-"""Of the window: a larger excess or lack (the cloud was down, say) is not made good."""
+_SLACK = 0.08
+"""Of the window: an excess that lowers the aimed share by 1. Half of it swings when requests are observed 64 late."""
+_LEAST_SLACK = 80.0
+"""In requests, for the same reason: windows under 1,000 are kept less tightly."""
 
 
 class CloudShare:
     """The hardest `share` of the scored requests, by two forces.
 
-    A quantile of the last scores follows the drift, and the running sum of (sent - wanted) moves the aimed share
-    against it: since that sum stays within a few requests, so does every window, which is a difference of two sums.
+    A quantile of the last scores follows the drift, and the running excess, the sum of (sent - wanted), moves the aimed
+    share against itself. Whatever the scores, an excess of `share` slacks stops all sending and a lack of `1 - share`
+    slacks all holding back, so no window is ever off by more than one slack; usually it is a tenth of that.
     """
 
     def __init__(self, share: float, window: int) -> None:
@@ -31,8 +30,7 @@ class CloudShare:
             window: Requests over which the share shall hold.
         """
         self._share = share
-        self._correction = min(_CORRECTION / window, _FIRMEST)
-        self._most_excess = _FORGIVEN * window
+        self._slack = max(_SLACK * window, _LEAST_SLACK)
         self._scores = RecentScores(max(round(window * _QUANTILE_PART), 1))
         self._sent: deque[bool] = deque(maxlen=window)
         self._sent_count = 0
@@ -52,8 +50,8 @@ class CloudShare:
         self._sent.append(sent)
         self._sent_count += sent
         self._scores.add(score)
-        excess = self._excess + sent - self._share
-        self._excess = max(-self._most_excess, min(self._most_excess, excess))
+        # what was decided over our head (the cloud was down, say) is made good up to one slack, not for hours
+        self._excess = max(-self._slack, min(self._slack, self._excess + sent - self._share))
 
     def reserve(self, target: Target, query: Query) -> Reservation | None:
         """Always: money is no object."""
@@ -74,4 +72,4 @@ class CloudShare:
     def _aim(self) -> float:
         if self._share in {0.0, 1.0}:
             return self._share
-        return self._share - self._correction * self._excess
+        return self._share - self._excess / self._slack

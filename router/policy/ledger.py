@@ -40,6 +40,11 @@ class Period(StrEnum):
         """Of one window."""
         return 3600 if self is Period.HOUR else 86_400
 
+    @property
+    def us(self) -> int:
+        """Microseconds of one window."""
+        return self.seconds * 10**6
+
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
@@ -51,7 +56,7 @@ class Allowance:
 
     def line(self, elapsed_us: int) -> int:
         """What may be taken by then."""
-        return min(self.limit, self.burst + self.limit * elapsed_us // (self.period.seconds * 10**6))
+        return min(self.limit, self.burst + self.limit * elapsed_us // self.period.us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +72,14 @@ class Balance:
 
 @dataclass(slots=True)
 class Window:
-    """One hour or day, in picos; `vouched` is what the file says may be taken."""
+    """One hour or day, in picos.
+
+    `expected` is what the reserved calls will likely cost, `vouched` what the file says may be taken.
+    """
 
     paid: int = 0
     reserved: int = 0
+    expected: int = 0
     vouched: int = 0
     refused: int = 0
 
@@ -79,12 +88,18 @@ class Window:
         """Paid, or set aside to be."""
         return self.paid + self.reserved
 
+    @property
+    def spent(self) -> int:
+        """Paid, or likely to be."""
+        return self.paid + self.expected
+
 
 @dataclass(slots=True)
 class Hold:
     """Picos set aside in the windows of one moment."""
 
     amount: int
+    expected: int
     windows: Sequence[Window]
     open: bool = True
 
@@ -111,34 +126,31 @@ class Memory(Protocol):
 
 @dataclass(slots=True)
 class Account:
-    """One allowance's newest windows; those before `closed_before` are forgotten, and closed."""
+    """One allowance's newest windows; older ones are forgotten, and closed."""
 
     allowance: Allowance
     windows: dict[int, Window] = field(default_factory=dict)
-    closed_before: int = 0
 
     def window(self, now_us: int) -> Window | None:
         """The window of that moment, None when it is closed."""
-        index = now_us // (self.allowance.period.seconds * 10**6)
-        if index < self.closed_before:
-            return None
+        index = now_us // self.allowance.period.us
         if index not in self.windows:
             self.windows[index] = Window()
-            if len(self.windows) > _KEPT:
-                oldest = min(self.windows)
-                del self.windows[oldest]
-                self.closed_before = oldest + 1
+            if len(self.windows) > _KEPT:  # one that was forgotten before is the oldest again
+                del self.windows[min(self.windows)]
         return self.windows.get(index)
 
-    def room(self, window: Window, now_us: int) -> int:
-        """Picos that may still be taken; below 0 where the line fell behind."""
-        return self.allowance.line(now_us % (self.allowance.period.seconds * 10**6)) - window.taken
+    def affords(self, window: Window, now_us: int, amount: int, expected: int) -> bool:
+        """Whether the limit bears the whole amount, and now's line what is expected of it."""
+        line = self.allowance.line(now_us % self.allowance.period.us)
+        return window.taken + amount <= self.allowance.limit and window.spent + expected <= line
 
-    def rate(self, window: Window, now_us: int, cost: float) -> float:
-        """Picos a second that last to the window's end, when what is reserved will cost that part of itself."""
-        period_us = self.allowance.period.seconds * 10**6
-        rest_us = max(period_us - now_us % period_us, int(_SHORTEST_REST * period_us))
-        return max(self.allowance.limit - window.paid - window.reserved * cost, 0.0) / rest_us * 1e6
+    def rate(self, window: Window, now_us: int) -> float:
+        """Picos a second that last to the window's end."""
+        period_us = self.allowance.period.us
+        early_us = period_us * self.allowance.burst // self.allowance.limit // 2
+        rest_us = max(period_us - now_us % period_us - early_us, int(_SHORTEST_REST * period_us))
+        return max(self.allowance.limit - window.spent, 0) / rest_us * 1e6
 
 
 class Ledger:
@@ -151,15 +163,15 @@ class Ledger:
         record = memory.load() if memory else {}
         self._accounts = [_reopen(allowance, record.get(allowance.period, {})) for allowance in allowances]
 
-    def hold(self, amount: int) -> Hold | None:
-        """Set aside up to now's lines and limits; None where that is too much."""
+    def hold(self, amount: int, expected: int) -> Hold | None:
+        """Set aside `amount`; None where a limit does not bear it, or a line not what is expected of it."""
         now_us = self._now_us()
         windows = []
         for account in self._accounts:
             window = account.window(now_us)
             if window is None:
                 return None
-            if amount > account.room(window, now_us):
+            if not account.affords(window, now_us, amount, expected):
                 window.refused += 1
                 return None
             windows.append(window)
@@ -167,7 +179,8 @@ class Ledger:
             return None
         for window in windows:
             window.reserved += amount
-        return Hold(amount, windows)
+            window.expected += expected
+        return Hold(amount, expected, windows)
 
     def settle(self, hold: Hold, cost: int) -> None:
         """Turn a hold into what the call cost; a cost above the hold is paid too, and leaves that much less for others.
@@ -179,16 +192,14 @@ class Ledger:
         hold.open = False
         for window in hold.windows:
             window.reserved -= hold.amount
+            window.expected -= hold.expected
             window.paid += cost
 
-    def rate(self, cost: float) -> float:
-        """Picos a second that last to the end of every current window; see `Account.rate`."""
+    def rate(self) -> float:
+        """Picos a second that last to the end of every current window."""
         now_us = self._now_us()
-        rates = []
-        for account in self._accounts:
-            window = account.window(now_us)
-            rates.append(account.rate(window, now_us, cost) if window else 0.0)
-        return min(rates)
+        windows = [(account, account.window(now_us)) for account in self._accounts]
+        return min(account.rate(window, now_us) if window else 0.0 for account, window in windows)
 
     def balances(self) -> tuple[Balance, ...]:
         """The current windows; a closed one counts as spent."""
@@ -251,5 +262,4 @@ class Ledger:
 
 def _reopen(allowance: Allowance, taken: Mapping[int, int]) -> Account:
     """The account as it was left: what may have been taken is paid."""
-    windows = {index: Window(paid=picos, vouched=picos) for index, picos in taken.items()}
-    return Account(allowance, windows, closed_before=min(windows, default=0))
+    return Account(allowance, {index: Window(paid=picos, vouched=picos) for index, picos in taken.items()})

@@ -80,18 +80,20 @@ class AnswerChecker:
 
     def check(self, items: Sequence[CheckItem]) -> list[float]:
         """The calibrated probability in (0, 1), for each item, that the cloud's answer is better."""
-        return [_sigmoid(sum(self.explain(item).values())) for item in items]
+        return [_sigmoid(sum(self._weigh(item).values())) for item in items]
 
     def explain(self, item: CheckItem) -> Mapping[str, float]:
         """The log-odds that each signal adds, the largest first; their sum is the probability's logit."""
+        return dict(sorted(self._weigh(item).items(), key=lambda part: -abs(part[1])))
+
+    def _weigh(self, item: CheckItem) -> dict[str, float]:
         head = self._head(item.answer)
         found = {STAGE_ONE: logit(item.score), **read_signals(item.prompt.text, item.answer)}
-        parts = {
-            name: one.weight * _standardize(found[name], one.mean, one.scale)
-            for name, one in head.signals.items()
-            if name in found
-        }
-        return dict(sorted([(BIAS, head.bias), *parts.items()], key=lambda part: -abs(part[1])))
+        parts = {BIAS: head.bias}
+        for name, one in head.signals.items():
+            if name in found:
+                parts[name] = one.weight * _standardize(found[name], one.mean, one.scale)
+        return parts
 
     def _head(self, answer: EdgeAnswer) -> Head:
         heads = self._model.with_logprobs if answer.logprobs else None

@@ -18,7 +18,7 @@ MAX_CHARACTERS = 2048
 _WORD = re.compile(r"[^\W\d_]+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _WANTED = re.compile(r"\bhow (?:many|much) (?:more |fewer |less |total )*([^\W\d_]+)", re.IGNORECASE)
-_OPEN_ENDS = "-+*/=(,<$:;"
+_OPEN_ENDS = tuple("-+*/=(,<$:;")
 _HEDGES = frozenset(
     """
     about actually approximately assume assuming assumed but could however maybe might mistake nearest perhaps probably
@@ -27,24 +27,9 @@ _HEDGES = frozenset(
 )
 _REASONS = frozenset(("because", "mean", "means", "since", "therefore", "thus"))
 _REFUSALS = (
-    "cannot",
-    "can't",
-    "can not",
-    "unable to",
-    "impossible",
-    "don't know",
-    "do not know",
-    "don't have",
-    "do not have",
-    "as an ai",
-    "not possible",
-    "not enough",
-    "no solution",
-    "no answer",
-    "i'm sorry",
-    "i am sorry",
-    "apologi",
-)
+    "cannot", "can't", "can not", "unable to", "impossible", "don't know", "do not know", "don't have", "do not have",
+    "as an ai", "not possible", "not enough", "no solution", "no answer", "i'm sorry", "i am sorry", "apologi",
+)  # fmt: skip
 _UNKNOWNS = re.compile(r"\b[a-z]\s*=|=\s*\d*[a-z]\b|(?<!\d)\d+[a-z]\b|\blet\b")
 _STOP_WORDS = frozenset(
     """
@@ -93,7 +78,7 @@ def _form(question: str, text: str, said: list[str], finish: Finish | None) -> d
         "empty": float(not last),
         "cut": float(finish is Finish.LENGTH),
         "filtered": float(finish is Finish.CONTENT_FILTER),
-        "broken_off": float(last[-1:].isalpha() or last.endswith(tuple(_OPEN_ENDS))),
+        "broken_off": float(last[-1:].isalpha() or last.endswith(_OPEN_ENDS)),
         "last_line": math.log1p(len(last)),
         "last_line_bare": float(bool(last) and not _WORD.search(last)),
         "repetition": _repetition(said),

@@ -14,21 +14,21 @@ Side = Annotated[int, Meta(ge=0, le=1_000_000)]
 class Number(StrEnum):
     """How one number is written, as numpy names it."""
 
-    FLOAT32 = "<f4"
-    FLOAT16 = "<f2"
-    INT32 = "<i4"
-    INT16 = "<i2"
+    FLOAT = "<f4"
+    STEPS = "|i1"
+    INTEGER = "<i2"
 
 
 class Array(Struct, frozen=True, forbid_unknown_fields=True):
-    """`values` in C order; msgspec writes bytes as base64."""
+    """`values` in C order; msgspec writes bytes as base64. Steps count `step`s from -127 to 127."""
 
     number: Number
     shape: Annotated[list[Side], Meta(min_length=1, max_length=3)]
     values: bytes
+    step: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
 
     def read(self, name: str, *shape: int | None) -> NDArray[Any]:
-        """A read-only array, floats as float32.
+        """A read-only array: int32 of integers, float32 of all else.
 
         Args:
             name: What it is, for the message.
@@ -44,22 +44,29 @@ class Array(Struct, frozen=True, forbid_unknown_fields=True):
         if len(self.values) != int(np.prod(self.shape)) * kind.itemsize:
             raise ValueError(f"{name}: has {len(self.values)} bytes, which is not {_spell(self.shape)} numbers")
         found = np.frombuffer(self.values, kind).reshape(self.shape)
-        if kind.kind == "f":
-            if not np.isfinite(found).all():
-                raise ValueError(f"{name}: has a number that is not finite")
-            found = found.astype(np.float32)
-        else:
-            found = found.astype(np.int32)
+        if not np.isfinite(found).all():
+            raise ValueError(f"{name}: has a number that is not finite")
+        match self.number:
+            case Number.FLOAT:
+                found = found.astype(np.float32)
+            case Number.STEPS:
+                found = found * np.float32(self.step)
+            case Number.INTEGER:
+                found = found.astype(np.int32)
         found.flags.writeable = False
         return found
 
 
-def write_array(values: NDArray[Any], number: Number = Number.FLOAT32) -> Array:
-    """Raises `ValueError` for a number that is not finite, or becomes so in `number`."""
-    written = np.ascontiguousarray(values, np.dtype(number.value))
-    if not np.isfinite(written).all():
+def write_array(values: NDArray[Any], number: Number = Number.FLOAT) -> Array:
+    """Steps are rounded to, the largest value being 127 of them. Raises `ValueError` for what is not finite."""
+    if not np.isfinite(values).all():
         raise ValueError("an array has a number that is not finite")
-    return Array(number, list(written.shape), written.tobytes())
+    step = 1.0
+    if number is Number.STEPS:
+        step = max(float(np.abs(values).max(initial=0)) / 127, 1e-12)
+        values = np.rint(values / step)
+    written = np.ascontiguousarray(values, np.dtype(number.value))
+    return Array(number, list(written.shape), written.tobytes(), step)
 
 
 def _spell(shape: Sequence[int]) -> str:

@@ -30,8 +30,8 @@ class EmbeddingIdentity(Struct, frozen=True, forbid_unknown_fields=True):
         return f"{self.name}/{self.version} ({self.sha256[:12]})"
 
 
-def open_embedding(folder: Path) -> tuple[EmbeddingIdentity, Encoder]:
-    """A checked embedding model, on one thread: requests are many.
+def open_embedding(folder: Path, *, threads: int = 1) -> tuple[EmbeddingIdentity, Encoder]:
+    """A checked embedding model; one thread is right where requests are many.
 
     Raises:
         ConfigError: there is none, or it is damaged.
@@ -39,7 +39,7 @@ def open_embedding(folder: Path) -> tuple[EmbeddingIdentity, Encoder]:
     try:
         manifest = Artifact.open(folder, ArtifactKind.EMBEDDING).manifest
         identity = EmbeddingIdentity(manifest.name, manifest.version, digest_file(folder / MANIFEST).sha256)
-        return identity, Encoder(folder, SessionConfig(threads=1))
+        return identity, Encoder(folder, SessionConfig(threads=threads))
     except EngineError as exc:
         raise ConfigError(f"scoring.embedding: {exc}") from exc
 

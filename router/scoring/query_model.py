@@ -1,11 +1,12 @@
 """
-The query model: a kernel machine on what a prompt counts and means, and a calibration from its output to a probability.
+The query model: boosted trees and a kernel machine, added up, and a calibration from their sum to a probability.
 
-A prompt is a vector: its features, standardized, beside a vector of its meaning. The first estimate takes the meaning
-from a table of words (a word's vector is the sentence encoder's for the word alone, as model2vec does); the refined one
-takes the encoder's vector of the whole text. Each has its own kernel machine (ridge regression of the gain on the
-Gaussian kernels to some landmarks among the fitted prompts: Nystroem; Williams and Seeger 2001) and calibration
-(Platt's).
+The trees look at features only. The kernel machine looks at a vector: features, standardized, beside a vector of the
+prompt's meaning. The first estimate takes the meaning from a table of words (a word's vector is the sentence encoder's
+for the word alone, as model2vec does); the refined one takes the encoder's vector of the whole text. Trees and machines
+are all regressions of the gain: the trees by gradient boosting (Friedman 2001), the machines by ridge regression on the
+Gaussian kernels to some landmarks among the fitted prompts (Nystroem; Williams and Seeger 2001). They err differently,
+so their sum is better than either. Platt's logistic regression makes log-odds of it.
 """
 
 import math
@@ -31,23 +32,30 @@ class KernelFile(Struct, frozen=True, forbid_unknown_fields=True):
     landmarks: Array
     weights: Array
     gamma: Positive
-    intercept: Finite
 
 
-class CalibrationFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """Log-odds are `slope` times the machine's output plus `intercept`."""
+class TreesFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """Complete binary trees of one depth on the features as they are; a feature above the threshold goes right.
 
-    slope: Annotated[float, Meta(ge=0, le=1e6)]
-    intercept: Finite
+    `features` and `thresholds` [trees, 2**depth - 1] are in the order of a heap, `leaves` is [trees, 2**depth].
+    """
+
+    features: Array
+    thresholds: Array
+    leaves: Array
 
 
 class StageFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """One estimate. `meaning` [width] is the mean vector, taken off; `weight` is how much meaning counts."""
+    """One estimate. `meaning` [width] is the mean vector, taken off; `weight` is how much meaning counts.
+
+    Log-odds are `slope` times the sum of what kernel and trees say, plus `intercept`.
+    """
 
     meaning: Array
     weight: Annotated[float, Meta(ge=0, le=1e6)]
-    machine: KernelFile
-    calibration: CalibrationFile
+    kernel: KernelFile
+    slope: Annotated[float, Meta(ge=0, le=1e6)]
+    intercept: Finite
 
 
 class WordsFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,6 +71,7 @@ class QueryFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     features: list[str]
     means: Array
     scales: Array
+    trees: TreesFile
     words: WordsFile | None
     first: StageFile
     refined: StageFile | None
@@ -106,46 +115,73 @@ class Words:
         return vectors
 
 
-class Machine:
+class Kernel:
     """A kernel machine."""
 
     def __init__(self, file: KernelFile, name: str, width: int) -> None:
         """Raises `ValueError` for arrays of other shapes."""
-        self._landmarks = file.landmarks.read(f"{name}.landmarks", None, width)
-        self._weights = file.weights.read(f"{name}.weights", len(self._landmarks))
-        self._transposed = np.ascontiguousarray(self._landmarks.T)
-        self._squares = np.einsum("ij,ij->i", self._landmarks, self._landmarks)
-        self._gamma = file.gamma
-        self._intercept = file.intercept
+        landmarks = file.landmarks.read(f"{name}.landmarks", None, width)
+        self._weights = file.weights.read(f"{name}.weights", len(landmarks))
+        self._transposed = np.ascontiguousarray(landmarks.T) * np.float32(2 * file.gamma)
+        self._squares = np.einsum("ij,ij->i", landmarks, landmarks) * np.float32(file.gamma)
+        self._gamma = np.float32(file.gamma)
 
     def __call__(self, rows: Matrix) -> Matrix:
         """One output a row."""
-        squares = np.einsum("ij,ij->i", rows, rows)[:, None]
-        distances = squares + self._squares - 2 * (rows @ self._transposed)
-        outputs: Matrix = np.exp(-self._gamma * distances) @ self._weights + self._intercept
+        exponents = rows @ self._transposed
+        exponents -= self._squares
+        exponents -= self._gamma * np.einsum("ij,ij->i", rows, rows)[:, None]
+        outputs: Matrix = np.exp(exponents, out=exponents) @ self._weights
+        return outputs
+
+
+class Trees:
+    """Boosted trees, all walked at once."""
+
+    def __init__(self, file: TreesFile, name: str, features: int) -> None:
+        """Raises `ValueError` for arrays that are no such trees."""
+        leaves = file.leaves.read(f"{name}.leaves", None, None)
+        count, width = leaves.shape
+        if width & (width - 1) or width < 2:
+            raise ValueError(f"{name}.leaves: {width} leaves a tree are no power of two")
+        split = file.features.read(f"{name}.features", count, width - 1)
+        if split.size and not 0 <= split.min() <= split.max() < features:
+            raise ValueError(f"{name}.features: names a feature outside 0 to {features - 1}")
+        self._features = split.astype(np.intp).ravel()
+        self._thresholds = file.thresholds.read(f"{name}.thresholds", count, width - 1).ravel()
+        self._leaves = leaves.ravel()
+        self._depth = width.bit_length() - 1
+        self._roots = np.arange(count) * (width - 1)
+        self._first_leaves = np.arange(count) * width - (width - 1)
+
+    def __call__(self, features: Matrix) -> Matrix:
+        """One output a row."""
+        rows = np.arange(len(features))[:, None]
+        node = np.zeros((len(features), len(self._roots)), np.intp)
+        for _ in range(self._depth):
+            place = node + self._roots
+            right = features[rows, self._features[place]] > self._thresholds[place]
+            node = 2 * node + 1 + right
+        outputs: Matrix = self._leaves[node + self._first_leaves].sum(1)
         return outputs
 
 
 class Stage:
-    """One estimate: meaning beside features, through the machine, to log-odds."""
+    """One estimate: meaning beside features through the kernel machine, added to what the trees say, as log-odds."""
 
     def __init__(self, file: StageFile, name: str, features: int, width: int) -> None:
         """Raises `ValueError` for arrays of other shapes."""
         self._meaning = file.meaning.read(f"{name}.meaning", width)
         self._weight = np.float32(file.weight)
-        self._machine = Machine(file.machine, f"{name}.machine", features + width)
-        self._calibration = file.calibration
+        self._kernel = Kernel(file.kernel, f"{name}.kernel", features + width)
+        self._slope, self._intercept = file.slope, file.intercept
 
-    def center(self, vectors: Matrix) -> Matrix:
-        """Meaning as the machine sees it: 0 is the average."""
-        centered: Matrix = (vectors - self._meaning) * self._weight
-        return centered
+    def place(self, standard: Matrix, vectors: Matrix) -> Matrix:
+        """What the kernel machine sees [n, features + width]; 0 is the average."""
+        placed: Matrix = np.hstack([standard, (vectors - self._meaning) * self._weight])
+        return placed
 
-    def logits(self, features: Matrix, vectors: Matrix) -> Matrix:
-        """Log-odds of standardized features [n, features] and vectors [n, width]."""
-        return self.logits_of_rows(np.hstack([features, self.center(vectors)]))
-
-    def logits_of_rows(self, rows: Matrix) -> Matrix:
-        """Log-odds of what the machine sees [n, features + width]."""
-        logits: Matrix = self._machine(rows) * self._calibration.slope + self._calibration.intercept
+    def logits(self, placed: Matrix, trees: Matrix) -> Matrix:
+        """Log-odds of rows as `place` gives them and of the trees' outputs [n]."""
+        logits: Matrix = (self._kernel(placed) + trees) * self._slope + self._intercept
         return logits

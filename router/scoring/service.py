@@ -20,15 +20,16 @@ from router.scoring.answer_check import AnswerChecker, CheckItem
 from router.scoring.artifact import load_artifact, open_scoring
 from router.scoring.stage_one import QueryScorer
 from router.scoring.stages import needs_refining
-from router.scoring.threads import BatchThreads, BusyError
+from router.scoring.threads import BatchThreads, BusyError, LateError
 from router.telemetry import Telemetry
 
 _PATIENCE_S: Final = 0.25
 """A score that comes later than this is not worth the wait: the evidence that is there decides."""
-_CHEAP_BATCH: Final = 16
+_CHEAP_BATCH: Final = 8
 _FULL_BATCH: Final = 4
 _CHEAP_WAITING: Final = 1024
 _FULL_WAITING: Final = 64
+_FULL_NICE: Final = 10
 
 _logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -52,13 +53,30 @@ class Model:
     identity: str
 
 
+def load_model(path: Path, config: Scoring) -> Model:
+    """Read an artifact and open the models in it.
+
+    Raises:
+        ConfigError: it is wrong, or not for this configuration; one line.
+    """
+    artifact = load_artifact(path)
+    identity = sha256(path.read_bytes()).hexdigest()[:12]
+    if config.use_embedding is EmbeddingUse.ALWAYS and artifact.embedding is not None and config.embedding is None:
+        raise ConfigError(f"{path}: scoring.embedding: missing; name the folder of {artifact.embedding.label}")
+    wanted = None if config.use_embedding is EmbeddingUse.NEVER else config.embedding
+    query, answers = open_scoring(artifact, wanted, name=str(path))
+    return Model(query, answers, identity)
+
+
 class ScoringService:
     """`async with ScoringService(config, telemetry) as scorer`; see `router.scoring.Scorer`.
 
     Cheap estimates and checks have a thread of their own, so that none waits behind a full embedding.
     """
 
-    def __init__(self, config: Scoring, telemetry: Telemetry) -> None:
+    def __init__(
+        self, config: Scoring, telemetry: Telemetry, load: Callable[[Path, Scoring], Model] = load_model
+    ) -> None:
         """
         Raises:
             ConfigError: the artifact is wrong, or there is none.
@@ -67,10 +85,20 @@ class ScoringService:
             raise ConfigError("scoring.artifact: missing; name an artifact, or leave out `scoring`")
         self._config = config
         self._path = config.artifact
+        self._load = load
         self._stamp = _read_stamp(self._path)
-        self._model = _load_model(self._path, config)
-        self._cheap = BatchThreads("score", threads=1, most=_CHEAP_BATCH, waiting=_CHEAP_WAITING)
-        self._full = BatchThreads("embed", threads=config.threads, most=_FULL_BATCH, waiting=_FULL_WAITING)
+        self._model = self._load(self._path, config)
+        self._cheap = BatchThreads(
+            "score", threads=1, most=_CHEAP_BATCH, waiting=_CHEAP_WAITING, patience_s=_PATIENCE_S
+        )
+        self._full = BatchThreads(
+            "embed",
+            threads=config.threads,
+            most=_FULL_BATCH,
+            waiting=_FULL_WAITING,
+            patience_s=_PATIENCE_S,
+            nice=_FULL_NICE,
+        )
         self._metrics = _Metrics(telemetry)
         self._metrics.show_artifact(self._model.identity)
 
@@ -128,7 +156,7 @@ class ScoringService:
 
     async def _swap(self) -> None:
         try:
-            model = await asyncio.to_thread(_load_model, self._path, self._config)
+            model = await asyncio.to_thread(self._load, self._path, self._config)
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with the new one, the old one serves on
             self._metrics.refused.inc()
             _logger.error("Artifact refused, %s stays in use: %s", self._model.identity, exc)  # noqa: TRY400
@@ -154,11 +182,10 @@ class ScoringService:
     ) -> Result | None:
         """The result, or None when it cannot be had: a request is answered whatever becomes of its score."""
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                return await threads.run(work, item)
+            return await threads.run(work, item)
         except BusyError:
             miss = Miss.BUSY
-        except TimeoutError:
+        except LateError:
             miss = Miss.LATE
         except Exception as exc:  # noqa: BLE001 - a broken model must not break the requests
             miss = Miss.FAILED
@@ -184,16 +211,6 @@ class _Metrics:
         """One series, whose label is the artifact in use."""
         self._artifact.clear()
         self._artifact.labels(identity).set(1)
-
-
-def _load_model(path: Path, config: Scoring) -> Model:
-    artifact = load_artifact(path)
-    identity = sha256(path.read_bytes()).hexdigest()[:12]
-    if config.use_embedding is EmbeddingUse.ALWAYS and artifact.embedding is not None and config.embedding is None:
-        raise ConfigError(f"{path}: scoring.embedding: missing; name the folder of {artifact.embedding.label}")
-    wanted = None if config.use_embedding is EmbeddingUse.NEVER else config.embedding
-    query, answers = open_scoring(artifact, wanted, name=str(path))
-    return Model(query, answers, identity)
 
 
 def _read_stamp(path: Path) -> tuple[int, int, int] | None:

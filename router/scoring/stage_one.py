@@ -12,7 +12,7 @@ from edge.engine.encoder import Encoder
 from router.features import NAMES, SIGNALS, Matrix, Reading, Signal, read_prompt, tabulate
 from router.query import Prompt
 from router.scoring.embedding import embed_texts
-from router.scoring.query_model import QueryFile, Stage, Standard, Words
+from router.scoring.query_model import QueryFile, Stage, Standard, Trees, Words
 
 _REACH: Final = 1.5
 """A refined estimate farther away than so many standard deviations is not reckoned with: one in fifteen is."""
@@ -35,6 +35,9 @@ class _Refined:
     stage: Stage
     encoder: Encoder
 
+    def embed(self, prompts: Sequence[Prompt]) -> Matrix:
+        return embed_texts(self.encoder, [prompt.text for prompt in prompts])
+
 
 class QueryScorer:
     """The query model at work: immutable, so any thread may use it."""
@@ -50,27 +53,32 @@ class QueryScorer:
         """
         if tuple(model.features) != NAMES:
             raise ValueError("query.features: are not what this router reads in a prompt; fit the artifact again")
-        self._standard = Standard(
-            model.means.read("query.means", len(NAMES)), model.scales.read("query.scales", len(NAMES))
-        )
+        count = len(NAMES)
+        self._means = model.means.read("query.means", count)
+        self._standard = Standard(self._means, model.scales.read("query.scales", count))
+        self._trees = Trees(model.trees, "query.trees", count)
         self._words = Words(model.words) if model.words else None
-        self._first = Stage(model.first, "query.first", len(NAMES), self._words.width if self._words else 0)
+        self._first = Stage(model.first, "query.first", count, self._words.width if self._words else 0)
         self._refined = None
         if model.refined is not None and encoder is not None:
-            self._refined = _Refined(Stage(model.refined, "query.refined", len(NAMES), encoder.width), encoder)
+            self._refined = _Refined(Stage(model.refined, "query.refined", count, encoder.width), encoder)
         self._spread = model.spread if self._refined is not None else 0.0
 
     def estimate(self, prompts: Sequence[Prompt]) -> list[Estimate]:
         """From features and words, without the encoder."""
         readings = [read_prompt(prompt) for prompt in prompts]
-        logits = self._first.logits(*self._first_inputs(readings))
+        features = tabulate(readings)
+        placed = self._first.place(self._standard(features), self._word_vectors(readings))
+        logits = self._first.logits(placed, self._trees(features))
         return [Estimate(_probability(logit), self._spread) for logit in logits.tolist()]
 
     def refine(self, prompts: Sequence[Prompt]) -> list[Estimate]:
         """With the whole text's vector."""
         if self._refined is None:
             return self.estimate(prompts)
-        logits = self._refined.stage.logits(*self._refined_inputs(self._refined.encoder, prompts))
+        features = tabulate([read_prompt(prompt) for prompt in prompts])
+        placed = self._refined.stage.place(self._standard(features), self._refined.embed(prompts))
+        logits = self._refined.stage.logits(placed, self._trees(features))
         return [Estimate(_probability(logit), 0.0) for logit in logits.tolist()]
 
     def explain(self, prompt: Prompt, *, refined: bool) -> Mapping[str, float]:
@@ -79,31 +87,24 @@ class QueryScorer:
         Signals interact, so each gets the mean of what it adds when it comes first to last and last to first: a Shapley
         value estimated from two opposite orders (Castro et al. 2009).
         """
+        reading = read_prompt(prompt)
+        features = tabulate([reading])
         if refined and self._refined is not None:
-            stage, meaning = self._refined.stage, Signal.EMBEDDING
-            features, vectors = self._refined_inputs(self._refined.encoder, [prompt])
+            stage, meaning, vectors = self._refined.stage, Signal.EMBEDDING, self._refined.embed([prompt])
         else:
-            stage, meaning = self._first, Signal.WORDING
-            features, vectors = self._first_inputs([read_prompt(prompt)])
+            stage, meaning, vectors = self._first, Signal.WORDING, self._word_vectors([reading])
         columns = np.array([*SIGNALS, *[meaning] * vectors.shape[1]])
         signals = [signal for signal in Signal if signal in columns]
-        row: Matrix = np.hstack([features, stage.center(vectors)])
-        steps = [*_known(signals, columns), *_known(signals[::-1], columns)]
-        masks: Matrix = np.array(steps)
-        logits = stage.logits_of_rows(row * masks).reshape(2, -1)
+        known: Matrix = np.array([*_known(signals, columns), *_known(signals[::-1], columns)])
+        walked = self._means + (features - self._means) * known[:, : len(SIGNALS)]
+        placed = stage.place(self._standard(features), vectors) * known
+        logits = stage.logits(placed, self._trees(walked)).reshape(2, -1)
         forth, back = np.diff(logits[0]), np.diff(logits[1])[::-1]
         added = {signal.value: float(value) for signal, value in zip(signals, (forth + back) / 2, strict=True)}
         return {"base": float(logits[0, 0]), **dict(sorted(added.items(), key=lambda item: -abs(item[1])))}
 
-    def _first_inputs(self, readings: Sequence[Reading]) -> tuple[Matrix, Matrix]:
-        features = self._standard(tabulate(readings))
-        if self._words is None:
-            return features, np.zeros((len(readings), 0), np.float32)
-        return features, self._words.vectors(readings)
-
-    def _refined_inputs(self, encoder: Encoder, prompts: Sequence[Prompt]) -> tuple[Matrix, Matrix]:
-        features = self._standard(tabulate([read_prompt(prompt) for prompt in prompts]))
-        return features, embed_texts(encoder, [prompt.text for prompt in prompts])
+    def _word_vectors(self, readings: Sequence[Reading]) -> Matrix:
+        return self._words.vectors(readings) if self._words else np.zeros((len(readings), 0), np.float32)
 
 
 def _known(signals: Sequence[Signal], columns: NDArray[np.str_]) -> list[Matrix]:

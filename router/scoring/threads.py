@@ -1,6 +1,8 @@
 """Threads that the event loop gives single items to, which they work on together."""
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,10 @@ class BusyError(Exception):
     """Too much waits already."""
 
 
+class LateError(Exception):
+    """The result did not come in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Job(Generic[Item, Result]):
     work: Work[Item, Result]
@@ -31,9 +37,19 @@ class BatchThreads:
     loop in one call, since waking it costs more than most results.
     """
 
-    def __init__(self, name: str, *, threads: int, most: int, waiting: int) -> None:
-        """`most` items a batch, which bounds how long a thread keeps the interpreter; `waiting` unfinished items."""
+    def __init__(self, name: str, *, threads: int, most: int, waiting: int, patience_s: float, nice: int = 0) -> None:
+        """
+        Args:
+            name: Of the threads.
+            threads: How many.
+            most: Items a batch, which bounds how long a thread keeps the interpreter.
+            waiting: Unfinished items.
+            patience_s: How long the result of one is awaited.
+            nice: By how much the threads give way to the rest of the process, the event loop above all.
+        """
+        self._nice = nice
         self._most = most
+        self._patience_s = patience_s
         self._most_waiting = waiting
         self._waiting = 0
         self._jobs: SimpleQueue[_Job[Any, Any] | None] = SimpleQueue()
@@ -58,23 +74,29 @@ class BatchThreads:
 
         Raises:
             BusyError: too many items wait; nothing was done.
+            LateError: no result within `patience_s`.
         """
         if self._waiting >= self._most_waiting:
             raise BusyError
         outcome: asyncio.Future[Result] = self._loop.create_future()
+        # a timer of our own: asyncio.timeout costs several times as much
+        timer = self._loop.call_later(self._patience_s, _give_up, outcome)
         self._waiting += 1
         self._jobs.put(_Job(work, item, outcome))
         try:
             return await outcome
         finally:
+            timer.cancel()
             self._waiting -= 1
 
     def _run(self) -> None:
+        if self._nice and sys.platform == "linux":  # where a thread has a priority of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + self._nice)
         while (first := self._jobs.get()) is not None:
             batch = [first, *self._gather()]
             # equal bound methods are one work; after a swap of models a batch can hold two
             for work, jobs in groupby(batch, key=lambda job: job.work):
-                self._finish(work, [job for job in jobs if not job.outcome.cancelled()])
+                self._finish(work, [job for job in jobs if not job.outcome.done()])
 
     def _gather(self) -> list[_Job[Any, Any]]:
         """What else waits already."""
@@ -105,6 +127,11 @@ def _deliver(results: list[tuple[_Job[Any, Any], Any]]) -> None:
     for job, result in results:
         if not job.outcome.done():
             job.outcome.set_result(result)
+
+
+def _give_up(outcome: asyncio.Future[Any]) -> None:
+    if not outcome.done():
+        outcome.set_exception(LateError())
 
 
 def _fail(jobs: list[_Job[Any, Any]], exc: Exception) -> None:

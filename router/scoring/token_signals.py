@@ -22,7 +22,7 @@ def read_token_signals(tokens: Sequence[TokenLogprob]) -> dict[str, float]:
         tokens = (*tokens[: MAX_TOKENS // 2], *tokens[-MAX_TOKENS // 2 :])
     if not tokens:
         return {}
-    chosen = [max(token.logprob, _FLOOR) for token in tokens]
+    chosen = [max(_FLOOR, token.logprob) for token in tokens]  # in this order a NaN becomes the floor
     signals = {"token_count": math.log1p(len(tokens)), **_levels(chosen), **_places(tokens, chosen)}
     if any(token.top for token in tokens):
         signals |= _rivals(tokens)
@@ -83,13 +83,13 @@ def _margin(token: TokenLogprob) -> float:
     for top in token.top:
         if top.logprob > best and top.token != token.token:
             best = top.logprob
-    return max(token.logprob, _FLOOR) - best
+    return max(_FLOOR, token.logprob) - best
 
 
 def _entropies(tokens: Sequence[TokenLogprob]) -> Vector:
     """Entropy in nats at each place, over the listed tokens and one more that stands for all the others."""
     starts = np.cumsum([0, *(len(token.top) for token in tokens[:-1])])
-    listed = np.array([top.logprob for token in tokens for top in token.top]).clip(_FLOOR, 0.0)
+    listed = np.nan_to_num([top.logprob for token in tokens for top in token.top], nan=_FLOOR).clip(_FLOOR, 0.0)
     chances = np.exp(listed)
     others = np.maximum(1.0 - np.add.reduceat(chances, starts), 1e-9)
     entropies: Vector = -np.add.reduceat(chances * listed, starts) - others * np.log(others)

@@ -4,7 +4,9 @@ As model2vec does it: every word is embedded by itself, the vectors are cut to t
 the word is. Rarity is read off the encoder's vocabulary, which lists words by falling frequency (Zipf's law).
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import Final
 
 import numpy as np
@@ -15,26 +17,31 @@ from router.scoring.arrays import Number, write_array
 from router.scoring.embedding import embed_texts
 from router.scoring.query_model import WordsFile
 
-WIDTH: Final = 64
-_COMMON: Final = 12_000
-_MOST: Final = 24_000
+_WIDTH: Final = 32
+_COMMON: Final = 6_000
+_MOST: Final = 16_000
+_LONGEST: Final = 24
 
 
 def tabulate_words(readings: Sequence[Reading], encoder: Encoder) -> WordsFile:
-    """The words of the prompts, and the encoder's common ones."""
+    """The prompts' most frequent words, and the encoder's."""
     ranks = {word: rank for word, rank in encoder.vocabulary().items() if len(word) > 1 and word.isalpha()}
     common = sorted(ranks, key=ranks.__getitem__)[:_COMMON]
-    seen = sorted({token for reading in readings for token in reading.tokens if token.isalpha() and len(token) < 24})
-    words = sorted({*common, *seen[: _MOST - len(common)]})
-    vectors = embed_texts(encoder, words)
+    counts = Counter(chain.from_iterable(map(_choose, readings)))
+    seen = sorted(counts, key=lambda word: (-counts[word], word))
+    words = sorted(islice(dict.fromkeys((*common, *seen)), _MOST))
     rarity = np.log1p([ranks.get(word, len(ranks)) for word in words]).astype(np.float32)
-    return WordsFile(words, write_array(_project(vectors) * rarity[:, None], Number.FLOAT16))
+    return WordsFile(words, write_array(_project(embed_texts(encoder, words)) * rarity[:, None], Number.STEPS))
+
+
+def _choose(reading: Reading) -> set[str]:
+    return {token for token in reading.tokens if token.isalpha() and len(token) <= _LONGEST}
 
 
 def _project(vectors: Matrix) -> Matrix:
     """Onto the main axes, each with a fixed sign."""
-    centered = vectors - vectors.mean(0)
-    axes = np.linalg.eigh((centered.T @ centered).astype(np.float64))[1][:, ::-1][:, :WIDTH]
+    centered = (vectors - vectors.mean(0)).astype(np.float64)
+    axes = np.linalg.eigh(centered.T @ centered)[1][:, ::-1][:, :_WIDTH]
     axes *= np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
     projected: Matrix = (centered @ axes).astype(np.float32)
     return projected

@@ -101,6 +101,11 @@ async def test_unknown_urls_and_methods(client: httpx.AsyncClient) -> None:
         ({"x-data-label": "secret"}, "x-data-label"),
         ({"x-deadline-ms": "soon"}, "x-deadline-ms"),
         ({"x-deadline-ms": "0"}, "x-deadline-ms"),
+        ({"x-route-threshold": "high"}, "x-route-threshold"),
+        ({"x-route-threshold": "1.01"}, "x-route-threshold"),
+        ({"x-route-threshold": "-0.1"}, "x-route-threshold"),
+        ({"x-route-threshold": "nan"}, "x-route-threshold"),
+        ({"x-answer-check": "perhaps"}, "x-answer-check"),
     ],
 )
 async def test_headers_that_say_nothing_known_are_400(

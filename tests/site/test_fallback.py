@@ -56,7 +56,8 @@ async def test_a_policy_is_never_broken_by_a_fallback(client: httpx.AsyncClient,
 
 
 async def test_a_stream_switches_before_its_first_byte_only(client: httpx.AsyncClient, failure: str) -> None:
-    response = await client.post("/v1/chat/completions", json={**EASY, "stream": True})
+    unchecked = {"x-answer-check": "off", "x-route-threshold": "1"}
+    response = await client.post("/v1/chat/completions", json={**EASY, "stream": True}, headers=unchecked)
 
     assert response.status_code == 200
     if failure == "breaks":  # one piece had come: the client gets it, and an error event, never another model's words
@@ -67,3 +68,12 @@ async def test_a_stream_switches_before_its_first_byte_only(client: httpx.AsyncC
     else:
         assert (response.headers["x-route-tier"], response.headers["x-degraded"]) == ("cloud", "fallback")
         assert response.text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_held_stream_may_break_without_its_client_seeing_it(client: httpx.AsyncClient) -> None:
+    held = {"x-answer-check": "on"}
+    response = await client.post("/v1/chat/completions", json={**EASY, "stream": True}, headers=held)
+
+    assert (response.headers["x-route-tier"], response.headers["x-degraded"]) == ("cloud", "fallback")
+    assert "hello" not in response.text
+    assert response.text.endswith("data: [DONE]\n\n")

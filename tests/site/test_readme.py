@@ -44,8 +44,11 @@ def test_route_explains_from_the_command_line(site: Site) -> None:
 
     assert result.returncode == 0
     assert re.match(
-        r"(edge|cloud) \((edge|cloud)-demo\), because (easy|hard): score 0\.\d+, threshold 0\.\d+\n", result.stdout
+        r"(edge|cloud) \((edge|cloud)-demo\), because (easy|hard|checked): score 0\.\d+ from \w+, threshold 0\.\d+\n",
+        result.stdout,
     )
+    assert re.search(r"^policy threshold, artifact [0-9a-f]{12}; ", result.stdout, re.MULTILINE)
+    assert re.search(r"^  +[+-]\d+\.\d{3}  \w", result.stdout, re.MULTILINE)
 
 
 def test_it_is_short_and_names_no_machine() -> None:
