@@ -157,11 +157,11 @@ _EARLIER: Final = ("earlier_", "system_", "shared_with_earlier", "place_in_earli
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One prompt, read once: counts of marks and kinds of words, other numbers, and the words themselves."""
+    """One prompt, read once: `_MEASURED` and `_COUNTED` numbers, counts of marks and kinds of words, and its words."""
 
+    numbers: list[float]
     marks: NDArray[np.intp]
     kinds: NDArray[np.intp]
-    others: list[float]
     tokens: list[str]
 
 
@@ -189,7 +189,7 @@ def read_prompt(prompt: Prompt) -> Reading:
         float(raw[:1].islower()),
         *earlier[6:],
     ]
-    return Reading(marks, kinds, [*counted, *measured], tokens)
+    return Reading([*measured, *counted], marks[1:], kinds[1:], tokens)
 
 
 def _cut(text: str) -> str:
@@ -273,33 +273,34 @@ def _read_earlier(prompt: Prompt, tokens: list[str]) -> list[float]:
     ]
 
 
-def tabulate(readings: Sequence[Reading]) -> Matrix:
-    """A row a prompt, a column a name of `NAMES`: counts as log(1 + n), and marks and words as shares too."""
-    marks = np.array([reading.marks for reading in readings], np.float32)
-    kinds = np.array([reading.kinds for reading in readings], np.float32)
-    others = np.array([reading.others for reading in readings], np.float32)
-    counted, measured = others[:, : len(_COUNTED)], others[:, len(_COUNTED) :]
-    marks, kinds = marks[:, 1:], kinds[:, 1:]
-    return np.hstack(
-        [
-            np.log1p(counted),
-            measured,
-            np.log1p(marks),
-            np.log1p(kinds),
-            marks / np.maximum(counted[:, :1], 1),
-            kinds / np.maximum(counted[:, 1:2], 1),
-        ]
-    )
-
-
 NAMES: Final = (
-    *_COUNTED,
     *_MEASURED,
+    *_COUNTED,
     *_MARKS,
     "foreign",
     *_LEXICON,
     *(f"{name}_share" for name in (*_MARKS, "foreign", *_LEXICON)),
 )
+# Where columns of the table begin.
+_COUNTS_AT: Final = len(_MEASURED)
+_MARKS_AT: Final = _COUNTS_AT + len(_COUNTED)
+_KINDS_AT: Final = _MARKS_AT + len(_MARKS) + 1
+_SHARES_AT: Final = _KINDS_AT + len(_LEXICON)
+_KIND_SHARES_AT: Final = _SHARES_AT + len(_MARKS) + 1
+
+
+def tabulate(readings: Sequence[Reading]) -> Matrix:
+    """A row a prompt, a column a name of `NAMES`: counts as log(1 + n), and those of marks and words as shares too."""
+    table = np.empty((len(readings), len(NAMES)), np.float32)
+    table[:, :_MARKS_AT] = [reading.numbers for reading in readings]
+    table[:, _MARKS_AT:_KINDS_AT] = [reading.marks for reading in readings]
+    table[:, _KINDS_AT:_SHARES_AT] = [reading.kinds for reading in readings]
+    characters, tokens = np.maximum(table[:, _COUNTS_AT : _COUNTS_AT + 2], 1).T[:, :, None]
+    np.divide(table[:, _MARKS_AT:_KINDS_AT], characters, out=table[:, _SHARES_AT:_KIND_SHARES_AT])
+    np.divide(table[:, _KINDS_AT:_SHARES_AT], tokens, out=table[:, _KIND_SHARES_AT:])
+    counts = table[:, _COUNTS_AT:_SHARES_AT]
+    np.log1p(counts, out=counts)
+    return table
 
 
 def _signal(name: str) -> Signal:

@@ -82,13 +82,15 @@ class Standard:
     """Features minus their mean over their deviation, cut, and scaled so that a whole row has about length 1."""
 
     def __init__(self, means: Matrix, scales: Matrix) -> None:
+        length = np.float32(math.sqrt(len(means)))
         self._means = means
-        self._scales = scales
-        self._length = np.float32(math.sqrt(len(means)))
+        self._factors = 1 / (scales * length)
+        self._limit = CLIP / length
 
     def __call__(self, features: Matrix) -> Matrix:
-        standard: Matrix = np.clip((features - self._means) / self._scales, -CLIP, CLIP) / self._length
-        return standard
+        standard: Matrix = features - self._means
+        standard *= self._factors
+        return standard.clip(-self._limit, self._limit, out=standard)
 
 
 class Words:
