@@ -5,13 +5,14 @@ Windows are fixed by the clock: UTC hours and days. In each, what may be taken g
 limit. A call belongs to the windows in which it was reserved, however late it is settled. A window keeps its account
 when the clock goes back into it; windows older than those still known are closed, so that no clock spends one twice.
 
-A file remembers for each window how much *may* have been taken, always at least as much as was: it is written before
-the money is, some fifty times a window. After a crash all of that counts as paid, reserved or not; after `close` it is
-exact.
+A file remembers for each window how much *may* have been taken, always at least as much as was: it is written ahead, in
+the background, some hundred times a window. After a crash all of that counts as paid, reserved or not; after `close` it
+is exact.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -22,8 +23,10 @@ from router.policy.money import amount as as_amount
 Clock = Callable[[], float]
 """Seconds since 1970, UTC; may go back."""
 _KEPT = 4
-_LEAD = 50
-"""A limit's part, as its divisor, by which the file runs ahead of what is taken: what a crash can cost at most."""
+_LEAD_PART = 50
+"""A limit's part, as its divisor, by which the file runs ahead of what is taken, and so what a crash can cost."""
+_LEAD_CALLS = 2
+"""It runs ahead by at least so many calls like the one at hand."""
 _SHORTEST_REST = 0.01
 """Of a window: money left for less time than that is spread over it all the same, or the end would take it all."""
 _logger = logging.getLogger(__name__)
@@ -115,13 +118,21 @@ class Memory(Protocol):
         """What was saved last; empty at the first start."""
         ...
 
-    def save(self, record: Record) -> None:
-        """Replace it, wholly or not at all.
-
-        Raises:
-            OSError: it could not be written; the old one stands.
-        """
+    def save(self, record: Record) -> Future[None]:
+        """Begin to replace it, wholly or not at all; the result is an `OSError` when the old one stands."""
         ...
+
+    def close(self) -> None:
+        """Nothing more is saved."""
+        ...
+
+
+@dataclass(slots=True)
+class Saving:
+    """A record on its way to the memory."""
+
+    record: Record
+    future: Future[None]
 
 
 @dataclass(slots=True)
@@ -139,6 +150,10 @@ class Account:
             if len(self.windows) > _KEPT:  # one that was forgotten before is the oldest again
                 del self.windows[min(self.windows)]
         return self.windows.get(index)
+
+    def lead(self, amount: int) -> int:
+        """By how much the record runs ahead when calls take so much."""
+        return max(self.allowance.limit // _LEAD_PART, _LEAD_CALLS * amount)
 
     def affords(self, window: Window, now_us: int, amount: int, expected: int) -> bool:
         """Whether the limit bears the whole amount, and now's line what is expected of it."""
@@ -159,6 +174,7 @@ class Ledger:
     def __init__(self, allowances: Sequence[Allowance], clock: Clock, memory: Memory | None = None) -> None:
         self._clock = clock
         self._memory = memory
+        self._saving: Saving | None = None
         self._broken = False
         record = memory.load() if memory else {}
         self._accounts = [_reopen(allowance, record.get(allowance.period, {})) for allowance in allowances]
@@ -222,39 +238,67 @@ class Ledger:
     def close(self) -> None:
         """Save what was taken, exactly; what is still reserved counts as paid."""
         if self._memory is not None:
+            self._collect(wait=True)
             self._save(self._memory, lambda account, window: window.taken)
+            self._collect(wait=True)
+            self._memory.close()
 
     def _vouch(self, windows: Sequence[Window], amount: int) -> bool:
-        """Whether the record allows for `amount` more in these windows, saving a larger one when it does not."""
-        if self._memory is None or all(w.taken + amount <= w.vouched for w in windows):
+        """Whether the record allows for `amount` more; waits only where it was not written far enough ahead."""
+        if self._memory is None:
             return True
-        current = {id(window) for window in windows}
 
         def ahead(account: Account, window: Window) -> int:
-            if id(window) not in current:
+            if not any(window is one for one in windows):
                 return max(window.vouched, window.taken)
-            limit = account.allowance.limit
-            return min(window.taken + amount + limit // _LEAD, limit)
+            return min(window.taken + amount + account.lead(amount), account.allowance.limit)
 
-        return self._save(self._memory, ahead)
+        def vouched() -> bool:
+            return all(window.taken + amount <= window.vouched for window in windows)
 
-    def _save(self, memory: Memory, vouch: Callable[[Account, Window], int]) -> bool:
-        record = {
-            account.allowance.period: {index: vouch(account, window) for index, window in account.windows.items()}
-            for account in self._accounts
-        }
+        self._collect(wait=False)
+        if not vouched():
+            self._collect(wait=True)
+        if not vouched():
+            self._save(self._memory, ahead)
+            self._collect(wait=True)
+        elif self._saving is None and self._is_short(windows, amount):
+            self._save(self._memory, ahead)
+        return vouched()
+
+    def _is_short(self, windows: Sequence[Window], amount: int) -> bool:
+        """Whether half the lead is used up, and more can be vouched for."""
+        return any(
+            window.vouched < min(window.taken + amount + account.lead(amount) // 2, account.allowance.limit)
+            for account, window in zip(self._accounts, windows, strict=True)
+        )
+
+    def _save(self, memory: Memory, vouch: Callable[[Account, Window], int]) -> None:
+        record: dict[Period, dict[int, int]] = {account.allowance.period: {} for account in self._accounts}
+        for account in self._accounts:
+            for index, window in account.windows.items():
+                record[account.allowance.period][index] = picos = vouch(account, window)
+                window.vouched = min(window.vouched, picos)  # until it is known which of the two records stands
+        self._saving = Saving(record, memory.save(record))
+
+    def _collect(self, *, wait: bool) -> None:
+        """Take note of a record that is saved."""
+        saving = self._saving
+        if saving is None or not (wait or saving.future.done()):
+            return
+        self._saving = None
         try:
-            memory.save(record)
+            saving.future.result()
         except OSError as exc:
             if not self._broken:
-                _logger.error("The budget's state cannot be saved, so nothing more is spent: %s", exc)  # noqa: TRY400
+                _logger.error("The budget's state cannot be saved, so little more is spent: %s", exc)  # noqa: TRY400
             self._broken = True
-            return False
+            return
         self._broken = False
         for account in self._accounts:
-            for index, vouched in record[account.allowance.period].items():
-                account.windows[index].vouched = vouched
-        return True
+            for index, picos in saving.record[account.allowance.period].items():
+                if window := account.windows.get(index):
+                    window.vouched = picos
 
     def _now_us(self) -> int:
         return int(self._clock() * 10**6)

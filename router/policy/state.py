@@ -1,6 +1,7 @@
 """The file in which a budget's ledger outlives the process."""
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -22,13 +23,14 @@ class Amounts(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StateFile:
-    """One small JSON file, replaced in one step; for one router only.
+    """One small JSON file, replaced in one step by a thread of its own; for one router only.
 
     It is not forced to the disk: a crash of the process loses nothing, a power cut at most the last writes.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._writer = ThreadPoolExecutor(1, "budget-state")
         self._encode = msgspec.json.Encoder().encode
         self._decoder = msgspec.json.Decoder(Amounts)
 
@@ -51,19 +53,22 @@ class StateFile:
             raise ConfigError(f"{self._path}: not a budget state (an amount below 0 or not finite); {fix}")
         return {Period.HOUR: _windows(Period.HOUR, amounts.hour), Period.DAY: _windows(Period.DAY, amounts.day)}
 
-    def save(self, record: Record) -> None:
-        """Replace the file.
-
-        Raises:
-            OSError: it could not be written; the old one stands.
-        """
+    def save(self, record: Record) -> Future[None]:
+        """Begin to replace the file; the result is an `OSError` when the old one stands."""
         by_start = {
             period: {index * period.seconds: amount(picos) for index, picos in record.get(period, {}).items()}
             for period in Period
         }
         amounts = Amounts("hybrid-budget-1", by_start[Period.HOUR], by_start[Period.DAY])
+        return self._writer.submit(self._replace, self._encode(amounts) + b"\n")
+
+    def close(self) -> None:
+        """End the thread."""
+        self._writer.shutdown()
+
+    def _replace(self, content: bytes) -> None:
         fresh = self._path.with_name(f"{self._path.name}.new")
-        fresh.write_bytes(self._encode(amounts) + b"\n")
+        fresh.write_bytes(content)
         fresh.replace(self._path)
 
 
