@@ -72,7 +72,7 @@ class Journal:
         self.judgements: dict[tuple[str, str], Judged] = {}
         self.skipped: dict[tuple[str, str], Skipped] = {}
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds what users wrote
             self._file = path.open("a+b", buffering=0)
         except OSError as exc:
             raise CalibrationError(f"{path}: cannot be opened ({exc.strerror}); give another --work") from exc
