@@ -18,6 +18,7 @@ from router.cli import main
 from router.scoring.artifact import load_artifact
 from tests.site.parts import STORE
 
+pytestmark = pytest.mark.timeout(400)  # a fit takes seconds, on a busy machine a minute
 Spoil = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 _WORDS = ["apples", "boats", "clocks", "doors", "eggs", "forks", "goats", "hats", "inks", "jars", "keys", "lamps"]
 
@@ -119,6 +120,20 @@ def test_what_it_says_is_what_it_is_worth_on_fresh_rows(folder: Path) -> None:
     assert stated["check.apgr_low"] < apgr["value"] < stated["check.apgr_high"]
     assert found["evidence"] == {"answer": 200}
     assert found["above_length"]["low"] > 0
+
+
+def test_noise_is_stated_as_noise_even_where_prompts_repeat(folder: Path) -> None:
+    rng = random.Random(6)
+    noise = [row | {"weak_correct": int(rng.random() < 0.5), "strong_correct": 1} for row in rows(150, 6)]
+    data = write(folder / "noise.jsonl", [row | {"id": f"{row['id']}-{k}"} for row in noise for k in range(2)])
+    out = folder / "noise.score.json"
+
+    done = run("fit", "--data", data, "--out", out, "--no-embedding", "--folds", 3)
+
+    assert done.exit_code == 0, done.output
+    metrics = load_artifact(out).metrics
+    assert metrics["query.apgr"] < 0.57
+    assert metrics["query.brier_skill"] < 0.03
 
 
 def evaluate(folder: Path, name: str, *more: object) -> Any:
