@@ -9,7 +9,7 @@ DEMO ?=
 DATA ?=
 RESOLVE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml
 
-.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-decision bench-policy bench-scoring lock clean
+.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy lock clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,14 +50,15 @@ bench-pair: models ## Quality of the demo pair and of routing between its models
 bench-edge: $(VENV)/.test models ## Decoding speed beside onnxruntime-genai.
 	$(BIN)/python -m loadtests.bench_edge
 
+bench-scoring: models ## What the score is worth on labelled prompts (DATA=DIR, else the demo pair's), and costs.
+	@status=0; $(BIN)/python -m loadtests.bench_scoring --store $(MODELS) $(if $(DATA),--data $(DATA)) || status=1; \
+	$(BIN)/python -m loadtests.bench_decision --store $(MODELS) || status=1; exit $$status
+
 bench-decision: models ## What a routing decision costs on one core.
 	$(BIN)/python -m loadtests.bench_decision --store $(MODELS)
 
 bench-policy: $(VENV)/.test ## What cloud_share and budget keep of their promises, on synthetic traffic.
 	$(BIN)/python -m loadtests.bench_policy
-
-bench-scoring: models ## What the score is worth on labelled prompts: DATA=DIR, without it the demo pair's.
-	$(BIN)/python -m loadtests.bench_scoring --store $(MODELS) $(if $(DATA),--data $(DATA))
 
 lock: ## Resolve pyproject.toml into deploy/constraints (needs uv).
 	$(RESOLVE) --extra demo --group test -o $(LOCKS)/test.txt

@@ -60,6 +60,9 @@ class Collector:
             progress()
 
     async def _label(self, question: Question) -> None:
+        if (objection := self.judge.objection(question)) is not None:
+            self.journal.add(Skipped(question.id, objection, self.judge.key))
+            return
         try:
             edge = await self._answer(question, Tier.EDGE)
             cloud = await self._answer(question, Tier.CLOUD)

@@ -8,7 +8,7 @@ journal is opened again. One process at a time owns a journal.
 import fcntl
 import os
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -71,8 +71,11 @@ class Journal:
         self.answers: dict[tuple[str, Tier], Answered] = {}
         self.judgements: dict[tuple[str, str], Judged] = {}
         self.skipped: dict[tuple[str, str], Skipped] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = path.open("a+b")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds what users wrote
+            self._file = path.open("a+b", buffering=0)
+        except OSError as exc:
+            raise CalibrationError(f"{path}: cannot be opened ({exc.strerror}); give another --work") from exc
         try:
             self._own()
             self._recover(begun)
@@ -139,9 +142,14 @@ class Journal:
             )
 
     def _write(self, record: Begun | Record) -> None:
-        self._file.write(msgspec.json.encode(record) + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = msgspec.json.encode(record) + b"\n"
+        try:
+            written = self._file.write(line)
+            os.fsync(self._file.fileno())
+        except OSError as exc:
+            raise CalibrationError(f"{self.path}: cannot be written ({exc.strerror}); make room and run again") from exc
+        if written < len(line):
+            raise CalibrationError(f"{self.path}: its disk is full; make room and run again")
 
     def _note(self, record: Record) -> None:
         match record:

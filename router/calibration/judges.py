@@ -51,6 +51,10 @@ class Judge(Protocol):
         """Names the judge in the journal."""
         ...
 
+    def objection(self, question: Question) -> str | None:
+        """Why this question cannot be judged whatever the answers are, so that nobody need be asked."""
+        ...
+
     async def grade(self, question: Question, edge: str, cloud: str) -> Grades:
         """How good both are.
 
@@ -75,10 +79,14 @@ class ExactJudge:
             raise CalibrationError(f"--extract: {extract!r} is no regular expression ({exc})") from exc
         self.key = f"exact:{_digest(extract or '')}"
 
+    def objection(self, question: Question) -> str | None:
+        """It needs a reference."""
+        return "no `answer` in the row to compare with" if question.reference is None else None
+
     async def grade(self, question: Question, edge: str, cloud: str) -> Grades:
         """See the class."""
         if question.reference is None:
-            raise UnjudgedError("the row has no `answer` to compare with")
+            raise UnjudgedError(self.objection(question))
         found = self._find(question.reference)
         wanted = normalise(question.reference if found is None else found)
         return Grades(self._compare(edge, wanted), self._compare(cloud, wanted))
@@ -108,6 +116,10 @@ class CommandJudge:
             raise CalibrationError("--judge-command: is empty; give a program and its arguments")
         self._timeout_s = timeout_s
         self.key = f"command:{_digest(command)}"
+
+    def objection(self, question: Question) -> str | None:
+        """None: the command knows best."""
+        return None
 
     async def grade(self, question: Question, edge: str, cloud: str) -> Grades:
         """Run the command for both answers."""
@@ -141,6 +153,10 @@ class ModelJudge:
         self._endpoint = endpoint
         self._model = model
         self.key = f"model:{model}:{_digest(_INSTRUCTION)}"
+
+    def objection(self, question: Question) -> str | None:
+        """None: it can try."""
+        return None
 
     async def grade(self, question: Question, edge: str, cloud: str) -> Grades:
         """The means over both orders."""

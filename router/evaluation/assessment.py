@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from router.evaluation.errors import EvaluationError
 from router.evaluation.metrics import (
     Interval,
     Quality,
@@ -135,10 +136,10 @@ def assess_scores(
         regrets: How many rows of each kind of mistake are named.
 
     Raises:
-        ValueError: there are too few rows, or the cloud is not better on them.
+        EvaluationError: there are too few rows, or the cloud is not better on them.
     """
     if len(rows) < _FEWEST_ROWS:
-        raise ValueError(f"{len(rows)} rows are too few to say anything; give at least {_FEWEST_ROWS}")
+        raise EvaluationError(f"{len(rows)} rows are too few to say anything; give at least {_FEWEST_ROWS}")
     sample = make_sample(rows)
     score = np.array([one.value for one in scores])
     length = prompt_lengths(rows)

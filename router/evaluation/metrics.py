@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from router.evaluation.errors import EvaluationError
+
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -177,10 +179,10 @@ def assess(sample: Sample, score: Vector, *, resamples: int = RESAMPLES, seed: i
     """Every measure with a percentile bootstrap over questions.
 
     Raises:
-        ValueError: the cloud is not better on this sample, so that no gap can be recovered.
+        EvaluationError: the cloud is not better on this sample, so that no gap can be recovered.
     """
     if not sample.gain.sum() > 0:
-        raise ValueError("the cloud's answers are not better than the edge's on these rows: there is no gap to recover")
+        raise EvaluationError("the cloud's answers are no better than the edge's on these rows: no gap to recover")
     point = measure_ordering(sample, score, np.ones((1, len(sample))))
     drawn = [measure_ordering(sample, score, weights) for weights in draw_weights(len(sample), resamples, seed)]
     values = {

@@ -1,21 +1,23 @@
 """What a calibration rests on: prompts, the journal, and an endpoint that fails."""
 
+import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from edge.engine.settings import ConfigError
-from router.calibration.endpoint import Endpoint, Patience
+from router.calibration.endpoint import Endpoint, Patience, Reply
 from router.calibration.errors import CalibrationError, UnansweredError
 from router.calibration.journal import Answered, Begun, Journal, Judged, Skipped
 from router.calibration.prompts import Question, read_prompts
 from router.decision import Tier
 from router.query import Finish
 from router.scoring.dataset import AnswerToken, Turn
-from tests.servers import broken, serving
+from tests.servers import Receive, Scope, Send, broken, serving
 
 BEGUN = Begun("ab" * 32, "edge", "cloud")
 QUESTION = Question("q", (Turn("user", "What is 2 plus 2?"),), "4", "")
@@ -115,6 +117,12 @@ def test_a_damaged_journal_is_refused_with_its_line(tmp_path: Path) -> None:
         Journal(path, BEGUN)
 
 
+def test_a_journal_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CalibrationError, match="give another --work"):
+        Journal(tmp_path / "file" / "journal.jsonl", BEGUN)
+
+
 def test_a_journal_has_one_owner(tmp_path: Path) -> None:
     with Journal(tmp_path / "j", BEGUN), pytest.raises(CalibrationError, match="another calibration"):
         Journal(tmp_path / "j", BEGUN)
@@ -153,3 +161,46 @@ async def test_nobody_there_is_said_with_the_address() -> None:
 
         with pytest.raises(CalibrationError, match=r"http://127\.0\.0\.1:1.*cannot be reached.*goes on"):
             await endpoint.ask("edge", QUESTION.turns)
+
+
+class Grudging:
+    """A server that is full twice, refuses log-probabilities, and then answers; it keeps what it was asked."""
+
+    def __init__(self, *, refusals: int) -> None:
+        self._refusals = refusals
+        self.asked: list[Any] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
+        if scope["type"] != "http":
+            raise RuntimeError("no lifespan")
+        body = b""
+        while (message := await receive())["type"] == "http.request":
+            body += message["body"]
+            if not message.get("more_body"):
+                break
+        self.asked.append(json.loads(body))
+        if len(self.asked) <= self._refusals:
+            status, answer = 429, b'{"error":{"message":"full"}}'
+        elif self.asked[-1].get("logprobs"):
+            status, answer = 400, b'{"error":{"message":"no logprobs here","param":"logprobs"}}'
+        else:
+            status, answer = 200, b'{"id":"x","choices":[{"index":0,"message":{"content":"4"},"finish_reason":"stop"}]}'
+        headers = [(b"content-type", b"application/json"), (b"retry-after", b"0")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+@pytest.mark.anyio
+async def test_a_full_router_is_asked_again_and_logprobs_are_done_without() -> None:
+    server = Grudging(refusals=2)
+    async with serving(server) as url, httpx.AsyncClient(base_url=url) as client:
+        endpoint = Endpoint(client, Patience(first_wait_s=0.01))
+
+        first = await endpoint.ask("edge", QUESTION.turns, logprobs=True)
+        again = await endpoint.ask("edge", QUESTION.turns, logprobs=True)
+
+    assert first == again == Reply("4", [], Finish.STOP)
+    assert [asked.get("logprobs", False) for asked in server.asked] == [True, True, True, False, False]
+    assert {asked["temperature"] for asked in server.asked} == {0}
+    assert server.asked[0]["top_logprobs"] == 5

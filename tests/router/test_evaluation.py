@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from router.evaluation.errors import EvaluationError
 from router.evaluation.metrics import (
     Sample,
     assess,
@@ -89,7 +90,7 @@ def test_quality_at_shares_runs_from_the_edges_to_the_clouds() -> None:
 
 
 def test_a_cloud_that_is_no_better_has_no_gap() -> None:
-    with pytest.raises(ValueError, match="no gap to recover"):
+    with pytest.raises(EvaluationError, match="no gap to recover"):
         assess(Sample.of([1, 1], [1, 0]), np.array([0.2, 0.3]))
 
 

@@ -18,6 +18,7 @@ from loadtests.site import STORE
 from router.cli import main
 from router.scoring.artifact import load_artifact
 
+pytestmark = pytest.mark.timeout(400)  # a fit takes seconds, on a busy machine a minute
 Spoil = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 _WORDS = ["apples", "boats", "clocks", "doors", "eggs", "forks", "goats", "hats", "inks", "jars", "keys", "lamps"]
 
@@ -119,6 +120,20 @@ def test_what_it_says_is_what_it_is_worth_on_fresh_rows(folder: Path) -> None:
     assert stated["check.apgr_low"] < apgr["value"] < stated["check.apgr_high"]
     assert found["evidence"] == {"answer": 200}
     assert found["above_length"]["low"] > 0
+
+
+def test_noise_is_stated_as_noise_even_where_prompts_repeat(folder: Path) -> None:
+    rng = random.Random(6)
+    noise = [row | {"weak_correct": int(rng.random() < 0.5), "strong_correct": 1} for row in rows(150, 6)]
+    data = write(folder / "noise.jsonl", [row | {"id": f"{row['id']}-{k}"} for row in noise for k in range(2)])
+    out = folder / "noise.score.json"
+
+    done = run("fit", "--data", data, "--out", out, "--no-embedding", "--folds", 3)
+
+    assert done.exit_code == 0, done.output
+    metrics = load_artifact(out).metrics
+    assert metrics["query.apgr"] < 0.57
+    assert metrics["query.brier_skill"] < 0.03
 
 
 def evaluate(folder: Path, name: str, *more: object) -> Any:
@@ -243,6 +258,17 @@ def test_labels_that_teach_nothing_are_refused_in_one_line(folder: Path, spoil: 
     assert done.stderr.startswith("Error: ")
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+    assert not out.exists()
+
+
+def test_rows_without_a_gap_cannot_be_evaluated(folder: Path) -> None:
+    data = write(folder / "level.jsonl", [row | {"weak_correct": 1} for row in rows(60, 5)])
+    out = folder / "level.html"
+
+    done = run("evaluate", "--artifact", folder / "pair.score.json", "--data", data, "--out", out)
+
+    assert done.exit_code == 1
+    assert "no gap to recover" in done.stderr
     assert not out.exists()
 
 

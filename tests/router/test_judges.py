@@ -6,13 +6,16 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
+from router.calibration.endpoint import Endpoint
 from router.calibration.errors import CalibrationError, UnjudgedError
-from router.calibration.judges import CommandJudge, ExactJudge, normalise, read_grades, write_grading
+from router.calibration.judges import CommandJudge, ExactJudge, ModelJudge, normalise, read_grades, write_grading
 from router.calibration.prompts import Question
 from router.scoring.dataset import Turn
+from tests.servers import Receive, Scope, Send, serving
 
 QUESTION = Question("q", (Turn("user", "What is 2 plus 2?"),), "4", "")
 
@@ -151,3 +154,22 @@ def test_a_grading_prompt_shows_all_in_order_and_is_bounded() -> None:
     assert asked.index("2 plus 2") < asked.index("Answer A:\nfirst") < asked.index("Answer B:\nsecond")
     assert "A correct answer:\n4" in asked
     assert len(asked) < 20_000
+
+
+async def prefer_the_first(scope: Scope, receive: Receive, send: Send) -> None:
+    """A judge that is broken as judge models are: it likes whatever stands first."""
+    if scope["type"] != "http":
+        raise RuntimeError("no lifespan")
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    body = b'{"id":"x","choices":[{"index":0,"message":{"content":"A: 9 B: 4"},"finish_reason":"stop"}]}'
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.mark.anyio
+async def test_both_orders_undo_a_judges_liking_for_the_first() -> None:
+    async with serving(prefer_the_first) as url, httpx.AsyncClient(base_url=url) as client:
+        grades = await ModelJudge(Endpoint(client), "any").grade(QUESTION, "4", "5")
+
+    assert grades == pytest.approx((0.65, 0.65))

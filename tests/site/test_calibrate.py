@@ -206,6 +206,17 @@ def test_a_prompt_that_a_target_refuses_is_left_out(site: Site, tmp_path: Path) 
     assert "word word" not in done.stderr
 
 
+def test_prompts_that_the_judge_cannot_judge_cost_nothing(site: Site, tmp_path: Path) -> None:
+    run = Run(site, tmp_path, questions(3))
+    run.prompts.write_text('{"prompt": "What is 3 plus 4?"}\n')
+
+    done = run.go()
+
+    assert done.returncode == 1
+    assert "1 of 1 prompts left out: no `answer` in the row to compare with" in done.stderr
+    assert run.answered() == []
+
+
 def test_a_router_that_is_not_there_is_named(site: Site, tmp_path: Path) -> None:
     run = Run(site, tmp_path, questions(2))
     command = run.command()
