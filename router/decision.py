@@ -209,6 +209,12 @@ def decide(
     return Decision(target, Reason.FALLBACK, threshold, score, fallback, degraded=True)
 
 
+def log_odds(probability: float) -> float:
+    """Finite, also of 0 and 1."""
+    inside = min(max(probability, _SURE), 1.0 - _SURE)
+    return math.log(inside / (1.0 - inside))
+
+
 def is_hard(score: Score, threshold: float) -> bool:
     """Which side of the threshold a score is on."""
     return threshold < 1 and score.value >= threshold
@@ -229,8 +235,7 @@ def _log_odds_apart(score: float, threshold: float) -> float:
     """The distance between two probabilities; infinite to a threshold that no evidence can cross."""
     if not 0 < threshold < 1:
         return math.inf
-    inside = min(max(score, _SURE), 1.0 - _SURE)
-    return abs(math.log(inside / (1.0 - inside)) - math.log(threshold / (1.0 - threshold)))
+    return abs(log_odds(score) - log_odds(threshold))
 
 
 def _named(model: str, targets: Sequence[Target]) -> list[Target]:

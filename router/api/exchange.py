@@ -16,7 +16,7 @@ from router.api.asking import Asker, read_headers
 from router.api.failures import describe_http, describe_invalid, error_body
 from router.choosing import Chooser
 from router.config import Config
-from router.decision import Decision
+from router.decision import Decision, Evidence, log_odds
 from router.errors import DrainingError, OverloadedError, RouterError, UnavailableError
 from router.health import Health
 from router.pipeline import Pipeline
@@ -89,8 +89,13 @@ class Exchange:
     async def explain(self, prompt: Prompt) -> None:
         """Find out what the score was made of, where the log is to say so."""
         decision, service = self.decision, self.service
-        if service.telemetry.explains and decision is not None and decision.score is not None:
-            self.signals = (await service.scorer.explain(prompt, decision.threshold)).signals
+        if not service.telemetry.explains or decision is None or decision.score is None:
+            return
+        explanation = await service.scorer.explain(prompt, decision.threshold)
+        self.signals = explanation.signals
+        if decision.score.evidence is Evidence.ANSWER:
+            moved = log_odds(decision.score.value) - log_odds(explanation.score.value)
+            self.signals = {**self.signals, "answer": moved}
 
     def finish(self, status: int) -> None:
         """The request is over, one way or another."""

@@ -65,7 +65,7 @@ class CheckItem:
 
 
 class AnswerChecker:
-    """Judges answers in tens of microseconds each. Immutable, synchronous, safe in any thread.
+    """Judges an answer within a millisecond, a short one in a tenth. Immutable, synchronous, safe in any thread.
 
     Raises:
         ConfigError: the model names a signal that this router does not read.

@@ -17,7 +17,7 @@ from router.scoring.token_signals import read_token_signals
 MAX_CHARACTERS = 2048
 _WORD = re.compile(r"[^\W\d_]+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-_WANTED = re.compile(r"\bhow (?:many|much) (?:more |fewer |less |total )*([^\W\d_]+)", re.IGNORECASE)
+_WANTED = re.compile(r"\bhow (?:many|much) (?:more |fewer |less |total )*([^\W\d_]+)")
 _OPEN_ENDS = tuple("-+*/=(,<$:;")
 _HEDGES = frozenset(
     """
@@ -110,8 +110,8 @@ def _agreement(question: str, text: str, asked: list[str], said: list[str]) -> d
         "wish_in_closing": _share(wish & closing, wish),
         "longest_sentence": math.log1p(max(map(len, sentences), default=0)),
     }
-    if wanted := _WANTED.search(question):
-        signals["wanted_in_closing"] = float(any(word.startswith(wanted[1].lower()[:4]) for word in closing))
+    if wanted := _WANTED.search(question.lower()):
+        signals["wanted_in_closing"] = float(any(word.startswith(wanted[1][:4]) for word in closing))
     return signals
 
 

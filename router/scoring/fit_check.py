@@ -24,7 +24,7 @@ Folds = np.ndarray[Any, np.dtype[np.int64]]
 _FOLDS = 5
 _STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _CHARACTERS_PER_TOKEN = 4
-_FEWEST = 40
+_FEWEST = 20
 _SMALLEST_SCALE = 1e-3
 
 

@@ -52,7 +52,8 @@ def _uses(given: Sequence[float], spelt: Sequence[float], claims: Sequence[Claim
     for claim in claims:
         strange += sum(operand not in known for operand in claim.operands)
         known |= {claim.said, claim.value}
-    places = [given.index(operand) for operand in operands if operand in given]
+    place = {number: index for index, number in reversed(list(enumerate(given)))}
+    places = [place[operand] for operand in operands if operand in place]
     backwards = sum(before > after for before, after in pairwise(places))
     return {
         "given_uncomputed": _share_missing(given, used),

@@ -3,21 +3,23 @@
 import math
 import re
 
+_NAMES = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+")
 _COUNTED = {
     "question_sentences": re.compile(r"[.!?](?:\s|$)"),
-    "question_names": re.compile(r"(?<=[a-z,] )[A-Z][a-z]+"),
-    "question_fractions": re.compile(r"\d/\d|\b(?:half|thirds?|quarters?|fourths?|fifths?)\b", re.IGNORECASE),
-    "question_percents": re.compile(r"%|\bpercent", re.IGNORECASE),
+    "question_fractions": re.compile(r"\d/\d|\b(?:half|thirds?|quarters?|fourths?|fifths?)\b"),
+    "question_percents": re.compile(r"%|\bpercent"),
     "question_decimals": re.compile(r"\d\.\d"),
     "question_comparisons": re.compile(
-        r"\b(?:more|less|fewer|older|younger|longer|shorter|taller|bigger|smaller)\b[^.?!]{0,20}\bthan\b", re.IGNORECASE
+        r"\b(?:more|less|fewer|older|younger|longer|shorter|taller|bigger|smaller)\b[^.?!]{0,20}\bthan\b"
     ),
-    "question_multiples": re.compile(r"\b(?:times|twice|double|triple)\b", re.IGNORECASE),
-    "question_durations": re.compile(r"\b(?:hours?|minutes?|days?|weeks?|months?|years?)\b", re.IGNORECASE),
-    "question_rates": re.compile(r"\b(?:each|every|per)\b", re.IGNORECASE),
+    "question_multiples": re.compile(r"\b(?:times|twice|double|triple)\b"),
+    "question_durations": re.compile(r"\b(?:hours?|minutes?|days?|weeks?|months?|years?)\b"),
+    "question_rates": re.compile(r"\b(?:each|every|per)\b"),
 }
 
 
 def read_question_signals(question: str) -> dict[str, float]:
     """How often each thing occurs, as log(1 + count)."""
-    return {name: math.log1p(len(pattern.findall(question))) for name, pattern in _COUNTED.items()}
+    lowered = question.lower()
+    signals = {name: math.log1p(len(pattern.findall(lowered))) for name, pattern in _COUNTED.items()}
+    return {"question_names": math.log1p(len(_NAMES.findall(question))), **signals}

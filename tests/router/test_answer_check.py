@@ -91,6 +91,30 @@ def test_a_beginning_is_judged_by_its_own_head(model: CheckModel) -> None:
     assert model.with_logprobs.beginning != model.with_logprobs.whole
 
 
+@pytest.mark.parametrize(
+    ("answer", "bias"),
+    [
+        (spoken([-0.1]), 1.0),
+        (spoken([-0.1], None), 2.0),
+        (EdgeAnswer("word", (), Finish.LENGTH), 3.0),
+        (EdgeAnswer("word"), 4.0),
+    ],
+)
+def test_each_kind_of_answer_has_its_head(answer: EdgeAnswer, bias: float) -> None:
+    first, second, third, fourth = (Head(float(number), {}) for number in range(1, 5))
+    model = CheckModel(with_logprobs=Heads(first, second), without_logprobs=Heads(third, fourth))
+
+    assert AnswerChecker(model).explain(item(answer)) == {BIAS: bias}
+
+
+def test_neither_an_outlier_nor_a_large_weight_makes_it_sure() -> None:
+    outlier = AnswerChecker(flat(Head(0.0, {"characters": SignalWeight(0.1, 0.0, 1e-3)})))
+    large = AnswerChecker(flat(Head(1e6, {})))
+
+    assert outlier.explain(item(spoken([-0.1] * 9)))["characters"] == pytest.approx(0.6)
+    assert 1 - 1e-12 < large.check([item(spoken([-0.1]))])[0] < 1
+
+
 def test_an_answer_without_logprobs_gets_the_base_rate_where_its_text_says_nothing(model: CheckModel) -> None:
     rows, _, _ = labelled(800)
     base = sum(row.gain > 0 for row in rows) / len(rows)
@@ -98,6 +122,7 @@ def test_an_answer_without_logprobs_gets_the_base_rate_where_its_text_says_nothi
     (chance,) = AnswerChecker(model).check([item(EdgeAnswer("word " * 10, (), Finish.STOP), score=0.4)])
 
     assert chance == pytest.approx(base, abs=0.08)
+    assert not any("logprob" in name for name in model.without_logprobs.whole.signals)
 
 
 def test_an_edge_that_gives_no_logprobs_can_be_fitted() -> None:
@@ -147,6 +172,15 @@ def test_stage_one_counts_where_it_was_right() -> None:
     assert high > 0.8
 
 
+def test_calibration_undoes_what_regularization_shrinks(monkeypatch: pytest.MonkeyPatch, model: CheckModel) -> None:
+    items = [item(spoken([-0.01] * 5)), item(spoken([-0.01, -1.2, -0.01, -0.01, -0.01]))]
+    monkeypatch.setattr("router.scoring.fit_check._STRENGTHS", (1e-4,))
+
+    shrunk = AnswerChecker(fit_check(*labelled(800), hold_tokens=HOLD))
+
+    assert shrunk.check(items) == pytest.approx(AnswerChecker(model).check(items), abs=0.1)
+
+
 def test_a_fit_is_deterministic_and_survives_its_file(model: CheckModel) -> None:
     again = fit_check(*labelled(800), hold_tokens=HOLD)
 
@@ -156,13 +190,13 @@ def test_a_fit_is_deterministic_and_survives_its_file(model: CheckModel) -> None
 
 def test_cross_checking_never_judges_a_row_by_itself() -> None:
     rows, answers, scores = labelled(400)
-    rng = random.Random(3)
-    noise = [Row(id=row.id, prompt="it", weak_correct=float(rng.random() < 0.5), strong_correct=1.0) for row in rows]
+    before = cross_check(rows, answers, scores, folds=5)
 
-    chances = cross_check(noise, answers, scores, folds=5)
+    turned = [msgspec.structs.replace(rows[0], weak_correct=1.0 - rows[0].weak_correct), *rows[1:]]
+    after = cross_check(turned, answers, scores, folds=5)
 
-    gained = np.array([row.gain > 0 for row in noise])
-    assert abs(chances[gained].mean() - chances[~gained].mean()) < 0.03
+    assert after[0] == before[0]
+    assert np.sum(after != before) > 300  # all folds but its own have learnt from it
 
 
 def test_a_fit_needs_both_outcomes_and_rows_that_match() -> None:

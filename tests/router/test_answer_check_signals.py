@@ -72,6 +72,8 @@ def test_a_good_solution_uses_what_is_given_and_ends_on_its_result() -> None:
         ("operands_strange", SOLUTION.replace("36 / 2 = 18", "36 / 7 = 5.14"), math.log1p(2)),
         ("results_fractional", SOLUTION.replace("36 / 2 = 18", "36 / 8 = 4.5"), math.log1p(1)),
         ("last_is_last_result", SOLUTION + "7", 0),
+        ("last_is_last_result", "3 + 4 = 7, and 7 + 1 = 8, so it is 7", 0),
+        ("last_is_a_result", "3 + 4 = 7, and 7 + 1 = 8, so it is 7", 1),
         ("last_with_point", "She gets 36.00", 1),
         ("last_negative", "She gets $-36", 1),
         ("last_given", "It is 12", 1),
@@ -114,6 +116,13 @@ def test_token_signals_against_hand_computed_values() -> None:
     assert found["entropy_highest"] == pytest.approx(1.5 * math.log(2))  # 1/2, 1/4 and 1/4 for all the others
     assert found["entropy_first"] == pytest.approx(0.0, abs=1e-6)
     assert found["outvoted_tokens"] == 0
+
+
+def test_doubt_is_the_chance_of_another_answer_in_log_odds() -> None:
+    found = read_token_signals([TokenLogprob("a", math.log(0.9)), TokenLogprob("1", math.log(0.5))])
+
+    assert found["doubt"] == pytest.approx(math.log(0.55 / 0.45))
+    assert found["number_doubt"] == pytest.approx(0.0)
 
 
 def test_without_alternatives_there_is_no_margin_and_without_tokens_nothing() -> None:

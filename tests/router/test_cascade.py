@@ -16,7 +16,7 @@ from router.calls import Caller
 from router.choosing import Chooser
 from router.config import BudgetPolicy, Check, Price, Probe
 from router.decision import Decision, Evidence, Reason, Rules, Score, Target, Tier
-from router.errors import BackendError, BudgetError, RefusedError, RouterError
+from router.errors import BackendError, BudgetError, OverloadedError, RefusedError, RouterError, UnavailableError
 from router.health import Health
 from router.hold import Holder
 from router.pipeline import Answer, Pipeline, StreamedAnswer
@@ -59,6 +59,7 @@ class Place:
     fails_at: int | None = None
     logprobs: bool = True
     refuses_logprobs: bool = False
+    failure: type[RouterError] = BackendError
     running: int = 0
     asked: list[Query] = field(default_factory=list)
 
@@ -71,14 +72,16 @@ class Place:
             for index, text in enumerate([*self.pieces, ""]):
                 await asyncio.sleep(self.delays_s[index] if index < len(self.delays_s) else 0)
                 if index == self.fails_at:
-                    raise BackendError("broken")
+                    raise self.failure("broken")
                 if text:
                     yield Delta(0, text, self._logprobs(query, text))
             yield Delta(0, finish=Finish.STOP)
             yield Delta(0, usage=self._usage())
         finally:
-            await asyncio.sleep(0)
-            self.running -= 1
+            try:
+                await asyncio.sleep(0)  # a place says goodbye, and may be cut short in it
+            finally:
+                self.running -= 1
 
     async def complete(self, query: Query) -> Completion:
         pieces = [piece async for piece in self.stream(query)]
@@ -340,8 +343,29 @@ async def test_without_money_the_edges_answer_stands(pieces: int) -> None:
         assert made.policy.seen == [(0.9, Tier.EDGE)]
         with pytest.raises(BudgetError) as caught:
             await made.answer(rules=Rules(wish=Tier.CLOUD))
-    assert len(edge.asked) == 1
+        spared = await made.answer(rules=Rules(threshold=0.0))
+        assert (spared.decision.target, spared.decision.reason) == (EDGE, Reason.BUDGET)
+    assert len(edge.asked) == 2
     assert (caught.value.status, caught.value.code) == (429, "budget_exhausted")
+
+
+@pytest.mark.parametrize(
+    ("failure", "fails_at", "paid"),
+    [(UnavailableError, 0, False), (OverloadedError, 0, False), (RefusedError, 0, False), (BackendError, 1, True)],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_target_that_took_no_work_is_not_paid(
+    failure: type[RouterError], fails_at: int, paid: bool, streamed: bool
+) -> None:
+    async def receive(made: Bench) -> str:
+        return await read(await made.stream(rules=Rules(wish=Tier.CLOUD)))
+
+    cloud = replace(strong(), fails_at=fails_at, failure=failure)
+    async with bench(easy(), cloud, Judge()) as made:
+        with pytest.raises(failure):
+            await (receive(made) if streamed else made.answer(rules=Rules(wish=Tier.CLOUD)))
+
+        assert (made.policy.paid() > 0) is paid
 
 
 async def test_a_check_with_nothing_to_say_leaves_stage_one_to_decide() -> None:
@@ -370,6 +394,18 @@ async def test_a_long_stream_is_held_back_for_its_window_only(delay_s: float, ch
     assert len(judge.shown[0].logprobs) == pytest.approx(held, abs=1)
     assert judge.shown[0].finish is None
     assert first_s < delay_s + check.hold_ms / 1e3 + 0.1
+
+
+async def test_an_edge_that_stalls_during_the_hold_is_left_at_once() -> None:
+    edge = Place(["e "] * 9, [0.0, 0.0, 60.0])
+    async with bench(edge, strong(), Judge(last=0.9), check=Check(hold_ms=20)) as made:
+        async with asyncio.timeout(1):
+            assert await read(await made.stream()) == "c1 c2"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await made.stream()
+
+        assert edge.running == 0
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The cascade on the real site: one model's answer, whatever was tried before, and no work left behind."""
 
 import json
+import math
 import socket
 import statistics
 import time
@@ -73,10 +74,17 @@ def read_text(stream: str) -> str:
     return "".join(choice["delta"].get("content") or "" for choice in choices)
 
 
-async def wait_idle(site: Site, tier: str) -> None:
-    with anyio.fail_after(3):
-        while read_gauges(site, tier)["active"] > 0:  # noqa: ASYNC110 - another process's metric
-            await anyio.sleep(0.02)
+async def look(site: Site, tier: str) -> dict[str, float]:
+    """The tier's gauges, without stopping the router, whose event loop is this one."""
+    return await anyio.to_thread.run_sync(read_gauges, site, tier)
+
+
+async def wait_cancelled(site: Site, tier: str, count: float, limit_s: float = 3.0) -> None:
+    """Wait until that many sequences in all were cancelled, and none is active."""
+    with anyio.fail_after(limit_s):
+        while (gauges := await look(site, tier))["cancelled"] < count or gauges["active"] > 0:  # noqa: ASYNC110
+            await anyio.sleep(0.02)  # another process's metric
+    assert gauges["cancelled"] == count
 
 
 async def test_every_answer_is_one_models_whole_or_streamed(client: httpx.AsyncClient) -> None:
@@ -102,15 +110,14 @@ async def test_every_answer_is_one_models_whole_or_streamed(client: httpx.AsyncC
 
 
 async def test_an_escalated_stream_says_so_and_the_edge_stops(site: Site, client: httpx.AsyncClient) -> None:
-    before = read_gauges(site, "edge")
+    before = await look(site, "edge")
 
     response = await client.post(CHAT, json=LONG_STREAM, headers=ESCALATE)
 
     assert response.headers["x-route-reason"] == "escalated"
     assert (response.headers["x-route-tier"], response.headers["x-route-evidence"]) == ("cloud", "answer")
     assert len(read_text(response.text)) > 400
-    await wait_idle(site, "edge")
-    assert read_gauges(site, "edge")["cancelled"] == before["cancelled"] + 1
+    await wait_cancelled(site, "edge", before["cancelled"] + 1)
 
 
 async def test_the_client_pays_for_the_answer_that_it_got(client: httpx.AsyncClient) -> None:
@@ -147,7 +154,7 @@ async def test_requests_may_decline_the_check_or_set_the_line(client: httpx.Asyn
 async def test_a_hang_up_during_the_hold_stops_edge_and_cloud(
     site: Site, patient_url: str, headers: dict[str, str]
 ) -> None:
-    before = {tier: read_gauges(site, tier) for tier in ("edge", "cloud")}
+    before = {tier: await look(site, tier) for tier in ("edge", "cloud")}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     body = json.dumps(LONG_STREAM).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\n{lines}content-length: {len(body)}\r\n\r\n".encode()
@@ -155,15 +162,37 @@ async def test_a_hang_up_during_the_hold_stops_edge_and_cloud(
     with socket.create_connection(("127.0.0.1", port or 0), timeout=10) as client:
         client.sendall(head + body)
         with anyio.fail_after(5):
-            while read_gauges(site, "edge")["active"] == 0:  # noqa: ASYNC110 - another process's metric
+            while (await look(site, "edge"))["active"] == 0:  # noqa: ASYNC110 - another process's metric
                 await anyio.sleep(0.005)
 
-    await wait_idle(site, "edge")
-    await wait_idle(site, "cloud")
+    await wait_cancelled(site, "edge", before["edge"]["cancelled"] + 1)
+    await wait_cancelled(site, "cloud", before["cloud"]["cancelled"])
 
-    after = {tier: read_gauges(site, tier) for tier in ("edge", "cloud")}
-    assert after["edge"]["cancelled"] == before["edge"]["cancelled"] + 1
-    assert after["cloud"]["waiting"] == 0
+
+async def test_a_hang_up_after_an_escalation_stops_the_cloud_too(site: Site, url: str) -> None:
+    before = {tier: (await look(site, tier))["cancelled"] for tier in ("edge", "cloud")}
+    async with (
+        httpx.AsyncClient(base_url=url, timeout=60) as leaver,
+        leaver.stream("POST", CHAT, json=LONG_STREAM, headers=ESCALATE) as response,
+    ):
+        assert response.headers["x-route-reason"] == "escalated"
+        await anext(response.aiter_raw())
+
+    for tier in ("edge", "cloud"):
+        await wait_cancelled(site, tier, before[tier] + 1)
+
+
+async def test_the_log_says_what_decided(client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "router.requests")
+    response = await client.post(CHAT, json=ask(QUESTIONS[1]))
+    line = json.loads(caplog.records[-1].getMessage())
+
+    assert line["reason"] == response.headers["x-route-reason"]
+    assert (line["policy"], line["threshold"], line["evidence"]) == ("threshold", 0.5, "answer")
+    assert line["artifact"]
+    logit = math.log(line["score"] / (1 - line["score"]))
+    assert sum(line["signals"].values()) == pytest.approx(logit, abs=0.01)
+    assert QUESTIONS[1][-1][1] not in caplog.text
 
 
 async def time_first_byte(client: httpx.AsyncClient, headers: dict[str, str]) -> tuple[float, str]:
