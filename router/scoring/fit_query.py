@@ -20,8 +20,17 @@ from router.features import NAMES, Matrix, read_prompt, tabulate
 from router.query import Prompt
 from router.scoring.arrays import Number, write_array
 from router.scoring.embedding import embed_texts
-from router.scoring.fit_trees import Boosting, write_trees
-from router.scoring.query_model import KernelFile, QueryFile, StageFile, Standard, TreesFile, Words, WordsFile
+from router.scoring.fit_trees import grow_trees, write_trees
+from router.scoring.query_model import (
+    EMBEDDING_WEIGHT,
+    KernelFile,
+    QueryFile,
+    StageFile,
+    Standard,
+    TreesFile,
+    Words,
+    WordsFile,
+)
 from router.scoring.word_table import tabulate_words
 
 Vector = NDArray[np.float64]
@@ -29,11 +38,10 @@ Rows = NDArray[np.intp]
 
 FOLDS: Final = 5
 _LANDMARKS: Final = 1024
-_DEPTHS: Final = (3, 4)
+_DEPTH: Final = 4
 _COUNTS: Final = (25, 50, 100, 200, 400)
 _GAMMA: Final = 1.0
-_WEIGHTS: Final = (0.5, 1.0)
-_PENALTIES: Final = (1.0, 3.0, 10.0, 30.0, 100.0)
+_PENALTIES: Final = (1.0, 3.0, 10.0, 30.0)
 _JITTER: Final = 1e-6
 
 
@@ -63,11 +71,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A setting that cross-validation chose, its out-of-fold predictions of the gain, and their squared error."""
+    """A setting that cross-validation chose, and its out-of-fold predictions of the gain."""
 
-    setting: tuple[float, ...]
+    setting: float
     predictions: Vector
-    error: float
 
 
 def prepare_prompts(prompts: Sequence[Prompt], encoder: Encoder | None) -> Prepared:
@@ -96,20 +103,23 @@ def fit_query(prepared: Prepared, gains: Vector, *, progress: Callable[[str], No
     if not FOLDS <= gained.sum() <= len(gains) - FOLDS:
         raise ValueError(f"a fit needs at least {FOLDS} rows that gained and {FOLDS} that did not")
     fit = _Fit(prepared, gains, progress)
-    trees, grown = fit.grow()
-    first, first_logits = fit.fit_stage(prepared.worded, grown)
-    refined, refined_logits, spread = None, None, 0.0
+    first = fit.choose_kernel(prepared.worded)
+    trees = fit.choose_trees(first.predictions)
+    first_stage, first_logits = fit.join(prepared.worded, first, trees)
+    refined_stage, refined_logits, spread = None, None, 0.0
     if prepared.embedded is not None:
-        refined, refined_logits = fit.fit_stage(prepared.embedded, grown)
+        vectors = np.hstack([prepared.worded, prepared.embedded * EMBEDDING_WEIGHT])
+        refined = fit.choose_kernel(vectors)
+        refined_stage, refined_logits = fit.join(vectors, refined, trees)
         spread = float(np.std(refined_logits - first_logits))
     model = QueryFile(
         features=list(NAMES),
         means=write_array(fit.means),
         scales=write_array(fit.scales),
-        trees=trees,
+        trees=fit.grow(trees),
         words=prepared.words,
-        first=first,
-        refined=refined,
+        first=first_stage,
+        refined=refined_stage,
         spread=spread,
     )
     return Fitted(model, first_logits, refined_logits)
@@ -126,61 +136,62 @@ class _Fit:
         self.scales = np.maximum(prepared.features.std(0), np.float32(1e-3))
         self._standard = Standard(self.means, self.scales)(prepared.features)
 
-    def grow(self) -> tuple[TreesFile, Vector]:
-        """Trees on all rows, and what trees say out of fold."""
-        choice = min((self._try_depth(depth) for depth in _DEPTHS), key=lambda choice: choice.error)
-        depth, count = map(int, choice.setting)
-        self._report(f"{count} trees of depth {depth}", choice)
-        model = Boosting(depth, count).fit(self._features, self._gains)
-        return write_trees(model, depth, self._features), choice.predictions
-
-    def _try_depth(self, depth: int) -> Choice:
+    def choose_trees(self, beside: Vector) -> Choice:
+        """How many trees, joined to the predictions `beside`, say most of the gain."""
         predictions = np.empty((len(self._gains), len(_COUNTS)))
         for train, test in folds(len(self._gains)):
-            model = Boosting(depth, _COUNTS[-1]).fit(self._features[train], self._gains[train])
+            model = grow_trees(self._features[train], self._gains[train], depth=_DEPTH, count=_COUNTS[-1])
             for count, staged in enumerate(model.staged_predict(self._features[test]), 1):
                 if count in _COUNTS:
                     predictions[test, _COUNTS.index(count)] = staged
-        return self._best(predictions, [(depth, count) for count in _COUNTS])
+        joined = [_regress(np.stack([beside, one], 1), self._gains) for one in predictions.T]
+        return self._choose("with {:g} trees", _COUNTS, predictions, np.stack(joined, 1))
 
-    def fit_stage(self, vectors: Matrix, grown: Vector) -> tuple[StageFile, Vector]:
-        """A kernel machine on features and `vectors`, and the log-odds of it and the trees together, out of fold."""
-        meaning = vectors.mean(0)
-        weights = _WEIGHTS if vectors.shape[1] else (0.0,)
-        placed = {weight: np.hstack([self._standard, (vectors - meaning) * np.float32(weight)]) for weight in weights}
-        choice = min((self._try_kernel(placed[weight], weight) for weight in weights), key=lambda choice: choice.error)
-        weight, penalty = choice.setting
-        said = f"kernels on features and {vectors.shape[1]} numbers of meaning at {weight:g}, penalty {penalty:g}"
-        self._report(said, choice)
-        rows = placed[weight]
-        landmarks = write_array(rows[_draw_landmarks(len(rows))], Number.STEPS)
-        target = self._gains - self._gains.mean()
-        solved = _solve(rows, landmarks.read("landmarks", None, None), target, [penalty])[:, 0]
-        slope, intercept = _calibrate(choice.predictions + grown, self._gains > 0)
-        kernel = KernelFile(landmarks, write_array(solved), _GAMMA)
-        # The kernel machine has no intercept of its own, nor have the trees: both were fitted to gains off their mean.
-        stage = StageFile(
-            write_array(meaning), weight, kernel, slope, intercept + 2 * slope * float(self._gains.mean())
-        )
-        return stage, (choice.predictions + grown) * slope + intercept
+    def grow(self, choice: Choice) -> TreesFile:
+        """Trees on all rows."""
+        model = grow_trees(self._features, self._gains, depth=_DEPTH, count=int(choice.setting))
+        return write_trees(model, self._features, depth=_DEPTH)
 
-    def _try_kernel(self, rows: Matrix, weight: float) -> Choice:
+    def choose_kernel(self, vectors: Matrix) -> Choice:
+        """The kernel machine's penalty, on features and `vectors`."""
+        rows = self._place(vectors)
         predictions = np.empty((len(rows), len(_PENALTIES)))
         for train, test in folds(len(rows)):
             mean = self._gains[train].mean()
             landmarks = rows[train][_draw_landmarks(len(train))]
             solved = _solve(rows[train], landmarks, self._gains[train] - mean, _PENALTIES)
             predictions[test] = _kernel(rows[test], landmarks) @ solved + mean
-        return self._best(predictions, [(weight, penalty) for penalty in _PENALTIES])
+        what = f"kernels of features and {vectors.shape[1]} numbers of meaning, penalty {{:g}}"
+        return self._choose(what, _PENALTIES, predictions, predictions)
 
-    def _best(self, predictions: Vector, settings: Sequence[tuple[float, ...]]) -> Choice:
-        errors = np.mean((predictions - self._gains[:, None]) ** 2, 0)
+    def join(self, vectors: Matrix, kernel: Choice, trees: Choice) -> tuple[StageFile, Vector]:
+        """A kernel machine on all rows, joined to the trees, and their log-odds out of fold."""
+        rows, mean = self._place(vectors), float(self._gains.mean())
+        landmarks = write_array(rows[_draw_landmarks(len(rows))], Number.STEPS)
+        solved = _solve(rows, landmarks.read("landmarks", None, None), self._gains - mean, [kernel.setting])[:, 0]
+        said = np.stack([kernel.predictions, trees.predictions], 1)
+        slopes, intercept = _calibrate(said, self._gains > 0)
+        stage = StageFile(
+            meaning=write_array(vectors.mean(0)),
+            kernel=KernelFile(landmarks, write_array(solved), _GAMMA),
+            kernel_slope=float(slopes[0]),
+            trees_slope=float(slopes[1]),
+            # Neither the file's machine nor its trees have an intercept: both are fitted to gains off their mean.
+            intercept=intercept + float(slopes.sum()) * mean,
+        )
+        return stage, said @ slopes + intercept
+
+    def _place(self, vectors: Matrix) -> Matrix:
+        placed: Matrix = np.hstack([self._standard, vectors - vectors.mean(0)])
+        return placed
+
+    def _choose(self, what: str, settings: Sequence[float], predictions: Vector, judged: Vector) -> Choice:
+        """The setting whose column of `judged` errs least."""
+        errors = np.mean((judged - self._gains[:, None]) ** 2, 0)
         best = int(errors.argmin())
-        return Choice(settings[best], predictions[:, best], float(errors[best]))
-
-    def _report(self, what: str, choice: Choice) -> None:
-        explained = 1 - choice.error / float(np.var(self._gains))
-        self._progress(f"{what}: explains {explained:.1%} of the gain's variance out of fold")
+        explained = 1 - float(errors[best]) / float(np.var(self._gains))
+        self._progress(f"{what.format(settings[best])}: explains {explained:.1%} of the gain's variance out of fold")
+        return Choice(settings[best], predictions[:, best])
 
 
 def folds(count: int) -> Iterator[tuple[Rows, Rows]]:
@@ -212,11 +223,22 @@ def _solve(rows: Matrix, landmarks: Matrix, target: Vector, penalties: Sequence[
     return solved
 
 
-def _calibrate(predictions: Vector, gained: NDArray[np.bool_]) -> tuple[float, float]:
-    """Slope and intercept of the log-odds (Platt's), on out-of-fold predictions; the order is never turned round."""
-    scale = float(predictions.std()) or 1.0
-    fit = LogisticRegression(C=1e3).fit(predictions[:, None] / scale, gained)
-    slope = float(fit.coef_[0, 0]) / scale
-    if slope <= 0:
-        return 0.0, float(np.log(gained.mean() / (1 - gained.mean())))
-    return slope, float(fit.intercept_[0])
+def _regress(said: Vector, gains: Vector) -> Vector:
+    """The best sum of the columns, by least squares."""
+    columns = np.column_stack([said, np.ones(len(said))])
+    regressed: Vector = columns @ np.linalg.lstsq(columns, gains, rcond=None)[0]
+    return regressed
+
+
+def _calibrate(said: Vector, gained: NDArray[np.bool_]) -> tuple[Vector, float]:
+    """Slopes and intercept of the log-odds (Platt's), on out-of-fold predictions; no slope is below zero."""
+    scales = np.maximum(said.std(0), 1e-9)
+    slopes = np.zeros(said.shape[1])
+    used = list(range(said.shape[1]))
+    while used:
+        fit = LogisticRegression(C=1e3).fit((said / scales)[:, used], gained)
+        if (fit.coef_[0] > 0).all():
+            slopes[used] = fit.coef_[0] / scales[used]
+            return slopes, float(fit.intercept_[0])
+        used.pop(int(fit.coef_[0].argmin()))
+    return slopes, float(np.log(gained.mean() / (1 - gained.mean())))

@@ -1,6 +1,5 @@
 """Boosted trees on features, by scikit-learn, as arrays that `router.scoring.query_model.Trees` walks."""
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,28 +18,21 @@ _SHRINKAGE: Final = 10.0
 _SHARE_OF_FEATURES: Final = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class Boosting:
-    """`count` trees of `depth`."""
-
-    depth: int
-    count: int
-
-    def fit(self, features: Matrix, target: Vector) -> HistGradientBoostingRegressor:
-        """Friedman's gradient boosting of squared error (2001), a third of the features seen by each split."""
-        return HistGradientBoostingRegressor(
-            max_iter=self.count,
-            max_depth=self.depth,
-            learning_rate=_RATE,
-            l2_regularization=_SHRINKAGE,
-            max_features=_SHARE_OF_FEATURES,
-            min_samples_leaf=max(5, min(30, len(target) // 50)),
-            early_stopping=False,
-            random_state=0,
-        ).fit(features, target)
+def grow_trees(features: Matrix, target: Vector, *, depth: int, count: int) -> HistGradientBoostingRegressor:
+    """Gradient boosting of squared error (Friedman 2001), a third of the features looked at for each split."""
+    return HistGradientBoostingRegressor(
+        max_iter=count,
+        max_depth=depth,
+        learning_rate=_RATE,
+        l2_regularization=_SHRINKAGE,
+        max_features=_SHARE_OF_FEATURES,
+        min_samples_leaf=max(5, min(30, len(target) // 50)),
+        early_stopping=False,
+        random_state=0,
+    ).fit(features, target)
 
 
-def write_trees(model: HistGradientBoostingRegressor, depth: int, features: Matrix) -> TreesFile:
+def write_trees(model: HistGradientBoostingRegressor, features: Matrix, *, depth: int) -> TreesFile:
     """The trees of a model, whose intercept is left out.
 
     Raises:

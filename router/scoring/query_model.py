@@ -1,12 +1,12 @@
 """
-The query model: boosted trees and a kernel machine, added up, and a calibration from their sum to a probability.
+The query model: boosted trees and a kernel machine, and a logistic regression that joins them to a probability.
 
 The trees look at features only. The kernel machine looks at a vector: features, standardized, beside a vector of the
 prompt's meaning. The first estimate takes the meaning from a table of words (a word's vector is the sentence encoder's
-for the word alone, as model2vec does); the refined one takes the encoder's vector of the whole text. Trees and machines
+for the word alone, as model2vec does); the refined one adds the encoder's vector of the whole text. Trees and machines
 are all regressions of the gain: the trees by gradient boosting (Friedman 2001), the machines by ridge regression on the
 Gaussian kernels to some landmarks among the fitted prompts (Nystroem; Williams and Seeger 2001). They err differently,
-so their sum is better than either. Platt's logistic regression makes log-odds of it.
+so that both together are better than either: a logistic regression on what they say out of fold gives the log-odds.
 """
 
 import math
@@ -20,10 +20,14 @@ from router.features import Matrix, Reading
 from router.scoring.arrays import Array
 
 Finite = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Slope = Annotated[float, Meta(ge=0, le=1e6)]
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
 
 CLIP: Final = 4.0
 """Standardized features are cut at so many standard deviations."""
+
+EMBEDDING_WEIGHT: Final = np.float32(0.5)
+"""How much a number of the whole text's vector counts beside one of the words'."""
 
 
 class KernelFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,15 +50,16 @@ class TreesFile(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StageFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """One estimate. `meaning` [width] is the mean vector, taken off; `weight` is how much meaning counts.
+    """One estimate. `meaning` [width] is the mean vector, taken off.
 
-    Log-odds are `slope` times the sum of what kernel and trees say, plus `intercept`.
+    Log-odds are what the kernel machine says times `kernel_slope`, what the trees say times `trees_slope`, and
+    `intercept`, added up.
     """
 
     meaning: Array
-    weight: Annotated[float, Meta(ge=0, le=1e6)]
     kernel: KernelFile
-    slope: Annotated[float, Meta(ge=0, le=1e6)]
+    kernel_slope: Slope
+    trees_slope: Slope
     intercept: Finite
 
 
@@ -174,16 +179,17 @@ class Stage:
     def __init__(self, file: StageFile, name: str, features: int, width: int) -> None:
         """Raises `ValueError` for arrays of other shapes."""
         self._meaning = file.meaning.read(f"{name}.meaning", width)
-        self._weight = np.float32(file.weight)
         self._kernel = Kernel(file.kernel, f"{name}.kernel", features + width)
-        self._slope, self._intercept = file.slope, file.intercept
+        self._slopes = file.kernel_slope, file.trees_slope
+        self._intercept = file.intercept
 
     def place(self, standard: Matrix, vectors: Matrix) -> Matrix:
         """What the kernel machine sees [n, features + width]; 0 is the average."""
-        placed: Matrix = np.hstack([standard, (vectors - self._meaning) * self._weight])
+        placed: Matrix = np.hstack([standard, vectors - self._meaning])
         return placed
 
     def logits(self, placed: Matrix, trees: Matrix) -> Matrix:
         """Log-odds of rows as `place` gives them and of the trees' outputs [n]."""
-        logits: Matrix = (self._kernel(placed) + trees) * self._slope + self._intercept
+        kernel_slope, trees_slope = self._slopes
+        logits: Matrix = self._kernel(placed) * kernel_slope + trees * trees_slope + self._intercept
         return logits

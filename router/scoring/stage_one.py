@@ -12,7 +12,7 @@ from edge.engine.encoder import Encoder
 from router.features import NAMES, SIGNALS, Matrix, Reading, Signal, read_prompt, tabulate
 from router.query import Prompt
 from router.scoring.embedding import embed_texts
-from router.scoring.query_model import QueryFile, Stage, Standard, Trees, Words
+from router.scoring.query_model import EMBEDDING_WEIGHT, QueryFile, Stage, Standard, Trees, Words
 
 _REACH: Final = 1.5
 """A refined estimate farther away than so many standard deviations is not reckoned with: one in fifteen is."""
@@ -36,7 +36,7 @@ class _Refined:
     encoder: Encoder
 
     def embed(self, prompts: Sequence[Prompt]) -> Matrix:
-        return embed_texts(self.encoder, [prompt.text for prompt in prompts])
+        return embed_texts(self.encoder, [prompt.text for prompt in prompts]) * EMBEDDING_WEIGHT
 
 
 class QueryScorer:
@@ -58,10 +58,12 @@ class QueryScorer:
         self._standard = Standard(self._means, model.scales.read("query.scales", count))
         self._trees = Trees(model.trees, "query.trees", count)
         self._words = Words(model.words) if model.words else None
-        self._first = Stage(model.first, "query.first", count, self._words.width if self._words else 0)
+        self._first_width = self._words.width if self._words else 0
+        self._first = Stage(model.first, "query.first", count, self._first_width)
         self._refined = None
         if model.refined is not None and encoder is not None:
-            self._refined = _Refined(Stage(model.refined, "query.refined", count, encoder.width), encoder)
+            width = self._first_width + encoder.width
+            self._refined = _Refined(Stage(model.refined, "query.refined", count, width), encoder)
         self._spread = model.spread if self._refined is not None else 0.0
 
     def estimate(self, prompts: Sequence[Prompt]) -> list[Estimate]:
@@ -76,8 +78,10 @@ class QueryScorer:
         """With the whole text's vector."""
         if self._refined is None:
             return self.estimate(prompts)
-        features = tabulate([read_prompt(prompt) for prompt in prompts])
-        placed = self._refined.stage.place(self._standard(features), self._refined.embed(prompts))
+        readings = [read_prompt(prompt) for prompt in prompts]
+        features = tabulate(readings)
+        vectors = np.hstack([self._word_vectors(readings), self._refined.embed(prompts)])
+        placed = self._refined.stage.place(self._standard(features), vectors)
         logits = self._refined.stage.logits(placed, self._trees(features))
         return [Estimate(_probability(logit), 0.0) for logit in logits.tolist()]
 
@@ -89,13 +93,15 @@ class QueryScorer:
         """
         reading = read_prompt(prompt)
         features = tabulate([reading])
+        stage, vectors = self._first, self._word_vectors([reading])
+        columns = [*SIGNALS, *[Signal.WORDING] * vectors.shape[1]]
         if refined and self._refined is not None:
-            stage, meaning, vectors = self._refined.stage, Signal.EMBEDDING, self._refined.embed([prompt])
-        else:
-            stage, meaning, vectors = self._first, Signal.WORDING, self._word_vectors([reading])
-        columns = np.array([*SIGNALS, *[meaning] * vectors.shape[1]])
+            stage, embedded = self._refined.stage, self._refined.embed([prompt])
+            vectors = np.hstack([vectors, embedded])
+            columns += [Signal.EMBEDDING] * embedded.shape[1]
         signals = [signal for signal in Signal if signal in columns]
-        known: Matrix = np.array([*_known(signals, columns), *_known(signals[::-1], columns)])
+        names = np.array(columns)
+        known: Matrix = np.array([*_known(signals, names), *_known(signals[::-1], names)])
         walked = self._means + (features - self._means) * known[:, : len(SIGNALS)]
         placed = stage.place(self._standard(features), vectors) * known
         logits = stage.logits(placed, self._trees(walked)).reshape(2, -1)

@@ -226,7 +226,7 @@ def test_a_damaged_model_is_refused_in_one_line(
     [
         (lambda good: good[:-20], "not a whole score artifact"),
         (lambda good: good.replace(b"hybrid-score-2", b"hybrid-score-9"), "format: is 'hybrid-score-9'"),
-        (lambda good: good.replace(b'"slope":', b'"slope":1e999,"was":'), "not a whole score artifact"),
+        (lambda good: good.replace(b'"kernel_slope":', b'"kernel_slope":1e999,"was":'), "not a whole score artifact"),
         (lambda good: good.replace(b'"spread":', b'"spread":NaN,"was":'), "not a whole score artifact"),
         (lambda _: b"", "not a whole score artifact"),
         (lambda _: b"\x80\x04.", "not a whole score artifact"),
