@@ -332,7 +332,7 @@ def label_pair(store: Path, folder: Path) -> None:
 @click.option(
     "--default",
     type=click.Path(path_type=Path),
-    default=Path("deploy") / "scores" / "general.score.json",
+    default=Path("router") / "scoring" / "general.score.json",
     help="The general artifact that own labels are compared with.",
 )
 def main(data: Path | None, store: Path, default: Path) -> None:
