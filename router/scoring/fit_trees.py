@@ -13,7 +13,7 @@ from router.scoring.query_model import Trees, TreesFile
 Vector = NDArray[np.float64]
 
 _NEVER: Final = np.finfo(np.float32).max
-_RATE: Final = 0.05
+_RATE: Final = 0.1
 _SHRINKAGE: Final = 10.0
 _SHARE_OF_FEATURES: Final = 0.3
 

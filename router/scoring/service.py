@@ -46,11 +46,12 @@ class Miss(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What one artifact holds, ready to compute; `identity` begins its file's sha256."""
+    """What one artifact holds, ready to compute; `identity` begins its file's sha256, `use` is what it allows."""
 
     query: QueryScorer
     answers: AnswerChecker | None
     identity: str
+    use: EmbeddingUse
 
 
 def load_model(path: Path, config: Scoring) -> Model:
@@ -61,11 +62,13 @@ def load_model(path: Path, config: Scoring) -> Model:
     """
     artifact = load_artifact(path)
     identity = sha256(path.read_bytes()).hexdigest()[:12]
-    if config.use_embedding is EmbeddingUse.ALWAYS and artifact.embedding is not None and config.embedding is None:
+    use, folder = config.use_embedding, config.embedding
+    if use is EmbeddingUse.ALWAYS and artifact.embedding is not None and folder is None:
         raise ConfigError(f"{path}: scoring.embedding: missing; name the folder of {artifact.embedding.label}")
-    wanted = None if config.use_embedding is EmbeddingUse.NEVER else config.embedding
-    query, answers = open_scoring(artifact, wanted, name=str(path))
-    return Model(query, answers, identity)
+    if artifact.query.refined is None or folder is None:
+        use = EmbeddingUse.NEVER
+    query, answers = open_scoring(artifact, None if use is EmbeddingUse.NEVER else folder, name=str(path))
+    return Model(query, answers, identity, use)
 
 
 class ScoringService:
@@ -171,7 +174,7 @@ class ScoringService:
         estimate = await self._run(self._cheap, model.query.estimate, prompt)
         if estimate is not None:
             score = Score(estimate.probability, Evidence.FEATURES)
-            if needs_refining(estimate, threshold, self._config.use_embedding):
+            if needs_refining(estimate, threshold, model.use):
                 refined = await self._run(self._full, model.query.refine, prompt)
                 score = score if refined is None else Score(refined.probability, Evidence.EMBEDDING)
         self._metrics.score_seconds[score.evidence].observe(time.perf_counter() - started)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from router.query import Conversation, Finish, Message, Prompt, TokenLogprob
 from router.scoring import EdgeAnswer
@@ -34,9 +35,10 @@ def write_artifact(path: Path, *, seed: int = 0, embedding: Path | None = None) 
         answers.append(answer(str(one + other), -2.0 if gained else -0.05))
     identity, encoder = open_embedding(embedding) if embedding else (None, None)
     prepared = prepare_prompts([row.conversation() for row in rows], encoder)
-    fitted = fit_query(prepared, np.array([row.gain for row in rows]))
-    scores = 1 / (1 + np.exp(-fitted.first))
-    check = fit_check(rows, answers, scores.tolist())
+    with threadpool_limits(1):  # threads that spin cost more than they give on so few rows
+        fitted = fit_query(prepared, np.array([row.gain for row in rows]))
+        scores = 1 / (1 + np.exp(-fitted.first))
+        check = fit_check(rows, answers, scores.tolist())
     save_artifact(
         path,
         ScoreArtifact(

@@ -38,6 +38,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fitted on other labels."""
+    path = tmp_path_factory.mktemp("other") / "score.json"
+    write_artifact(path, seed=1)
+    return path
+
+
+@pytest.fixture(scope="module")
 def refined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the real embedding model."""
     path = tmp_path_factory.mktemp("refined") / "score.json"
@@ -64,6 +72,12 @@ async def test_concurrent_requests_get_what_a_file_of_prompts_gets(refined: Path
     assert [score.value for score in scores] == pytest.approx([score.value for score in expected], abs=1e-4)
     refined_share = sum(score.evidence is Evidence.EMBEDDING for score in scores) / len(scores)
     assert {"never": refined_share == 0, "auto": refined_share > 0, "always": refined_share == 1}[use]
+
+
+async def test_an_artifact_without_an_embedding_claims_none(plain: Path) -> None:
+    config = Scoring(artifact=plain, embedding=EMBEDDING, use_embedding=EmbeddingUse.ALWAYS)
+    async with ScoringService(config, Telemetry()) as service:
+        assert (await service.score(PROMPTS[0], 0.5)).evidence is Evidence.FEATURES
 
 
 async def test_the_check_moves_a_score_and_a_score_is_explained(plain: Path) -> None:
@@ -112,7 +126,7 @@ async def serving_broken(plain: Path, telemetry: Telemetry, **how: float | bool)
     def load(path: Path, config: Scoring) -> Model:
         model = load_model(path, config)
         broken = Broken(model.query, **how)  # type: ignore[arg-type] # flags and seconds by name
-        return Model(broken, model.answers, model.identity)  # type: ignore[arg-type] # looks like a QueryScorer
+        return Model(broken, model.answers, model.identity, EmbeddingUse.AUTO)  # type: ignore[arg-type] # looks like a QueryScorer
 
     async with ScoringService(Scoring(artifact=plain), telemetry, load) as service:
         yield service
@@ -172,7 +186,7 @@ async def wait_until(condition: Callable[[], bool], limit_s: float = 5.0) -> Non
             await asyncio.sleep(0.01)
 
 
-async def test_a_changed_artifact_takes_over_while_requests_run(tmp_path: Path, plain: Path) -> None:
+async def test_a_changed_artifact_takes_over_while_requests_run(tmp_path: Path, plain: Path, other: Path) -> None:
     path = copy(plain, tmp_path)
     telemetry = Telemetry()
     async with (
@@ -181,8 +195,7 @@ async def test_a_changed_artifact_takes_over_while_requests_run(tmp_path: Path, 
     ):
         first, before = service.artifact, await service.score(PROMPTS[0], 0.5)
         watching = group.create_task(service.watch())
-        write_artifact(tmp_path / "new.json", seed=1)
-        (tmp_path / "new.json").replace(path)
+        copy(other, tmp_path, "new.json").replace(path)
         seen = [before]
         while service.artifact == first:
             seen += await asyncio.gather(*(service.score(PROMPTS[0], 0.5) for _ in range(8)))
@@ -214,9 +227,9 @@ SPOILED: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def copy(artifact: Path, folder: Path) -> Path:
+def copy(artifact: Path, folder: Path, name: str = "score.json") -> Path:
     """One of a test's own."""
-    path = folder / "score.json"
+    path = folder / name
     path.write_bytes(artifact.read_bytes())
     return path
 
@@ -231,7 +244,7 @@ def spoil(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", SPOILED)
 async def test_a_wrong_artifact_is_refused_and_the_old_one_stays(
-    tmp_path: Path, refined: Path, how: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, refined: Path, other: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     path = copy(refined, tmp_path)
@@ -251,7 +264,7 @@ async def test_a_wrong_artifact_is_refused_and_the_old_one_stays(
         assert str(path) in refusals[0]
         assert "\n" not in refusals[0]
 
-        write_artifact(path, seed=1)
+        copy(other, tmp_path)
         await wait_until(lambda: service.artifact != identity)
         watching.cancel()
 

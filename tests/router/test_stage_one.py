@@ -2,6 +2,7 @@
 
 import math
 import random
+from importlib import resources
 from pathlib import Path
 
 import msgspec
@@ -271,3 +272,16 @@ def test_arrays_come_back(number: Number) -> None:
     values = np.array([[1, -3, 2], [0, 5, 127]])
 
     assert write_array(values, number).read("values", 2, None) == pytest.approx(values)
+
+
+def test_the_shipped_default_scores_without_its_embedding_and_says_where_it_is_from() -> None:
+    artifact = load_artifact(Path(str(resources.files("router.scoring") / "general.score.json")))
+    prompts = [ask("What is the capital of France?"), ask("Prove that there are infinitely many primes."), ask("Hi!")]
+
+    scores = [estimate.probability for estimate in open_scoring(artifact, None)[0].estimate(prompts)]
+
+    assert all(0.02 < score < 0.9 for score in scores)
+    assert len(set(scores)) == len(scores)
+    assert "RouteLLM" in artifact.provenance.source
+    assert artifact.provenance.license == "Apache-2.0"
+    assert [file.rows for file in artifact.provenance.files] == [8359, 784]
