@@ -246,7 +246,7 @@ def judge_scores(name: str, what: str, labels: Labels, scores: Sequence[Score]) 
     rows.append(_above(f"{name}: {what}, Brier skill", calibration.skill, must=proven))
     perfect = f"{calibration.ece:.3f} (perfect {calibration.ece_of_perfect})"
     rows.append(_row(f"{name}: {what}, ECE", perfect, "ece", calibration.ece, bars))
-    half = quality_at(sample, score, np.array([0.5]), np.ones((1, len(sample))))[0, 0] / sample.cloud.mean()
+    half = float(quality_at(sample, score, np.array([0.5]), np.ones((1, len(sample))))[0, 0] / sample.cloud.mean())
     rows.append(_row(f"{name}: {what}, quality at half the calls, of the cloud's", f"{half:.3f}", "half", half, bars))
     return rows
 
@@ -332,7 +332,7 @@ def label_pair(store: Path, folder: Path) -> None:
 @click.option(
     "--default",
     type=click.Path(path_type=Path),
-    default=Path("deploy") / "scores" / "general.score.json",
+    default=Path("router") / "scoring" / "general.score.json",
     help="The general artifact that own labels are compared with.",
 )
 def main(data: Path | None, store: Path, default: Path) -> None:

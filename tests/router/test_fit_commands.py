@@ -321,19 +321,24 @@ def test_with_the_embedding_the_text_counts_and_auto_uses_it_where_it_matters(fo
     given = ["--store", STORE, "--data"]
     fitted = run("fit", *given, folder / "seen.jsonl", "--out", artifact, "--folds", 2)
     assert fitted.exit_code == 0, fitted.output
-    evidence = {}
 
-    for use in ("never", "auto", "always"):
+    def scored(use: str, threshold: float) -> list[Any]:
         out = folder / f"{use}.scores"
-        scored = run(
-            "score", "--artifact", artifact, *given, folder / "fresh.jsonl", "--out", out, "--use-embedding", use
-        )
-        assert scored.exit_code == 0, scored.output
-        evidence[use] = [json.loads(line)["evidence"] for line in out.read_text().splitlines()]
+        options = ["--artifact", artifact, "--out", out, "--use-embedding", use, "--threshold", threshold]
+        done = run("score", *given, folder / "fresh.jsonl", *options)
+        assert done.exit_code == 0, done.output
+        return [json.loads(line) for line in out.read_text().splitlines()]
 
-    assert set(evidence["never"]) == {"features"}
-    assert set(evidence["auto"]) == {"features", "embedding"}
-    assert set(evidence["always"]) == {"embedding"}
+    never = scored("never", 0.5)
+    somebodys = sorted(one["score"] for one in never)[100]
+    auto, always = scored("auto", somebodys), scored("always", 0.5)
+
+    assert {one["evidence"] for one in never} == {"features"}
+    assert {one["evidence"] for one in always} == {"embedding"}
+    assert {one["evidence"] for one in auto} == {"features", "embedding"}
+    for row, cheap, dear in zip(auto, never, always, strict=True):
+        expected = dear if row["evidence"] == "embedding" else cheap
+        assert row["score"] == pytest.approx(expected["score"], abs=1e-5)
     identity = load_artifact(artifact).embedding
     assert identity is not None
     assert identity.name == "all-minilm-l6-v2"
