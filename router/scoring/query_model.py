@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import numpy as np
 from msgspec import Meta, Struct
 
-from router.features import Matrix, Reading
+from router.features import NAMES, Matrix, Reading
 from router.scoring.arrays import Array
 
 Finite = Annotated[float, Meta(ge=-1e6, le=1e6)]
@@ -25,6 +25,8 @@ Positive = Annotated[float, Meta(gt=0, le=1e6)]
 
 CLIP: Final = 4.0
 """Standardized features are cut at so many standard deviations."""
+
+LENGTH_AT: Final = NAMES.index("characters")
 
 EMBEDDING_WEIGHT: Final = np.float32(0.5)
 """How much a number of the whole text's vector counts beside one of the words'."""
@@ -52,14 +54,15 @@ class TreesFile(Struct, frozen=True, forbid_unknown_fields=True):
 class StageFile(Struct, frozen=True, forbid_unknown_fields=True):
     """One estimate. `meaning` [width] is the mean vector, taken off.
 
-    Log-odds are what the kernel machine says times `kernel_slope`, what the trees say times `trees_slope`, and
-    `intercept`, added up.
+    Log-odds are what the kernel machine says times `kernel_slope`, what the trees say times `trees_slope`, the
+    standardized length times `length_slope`, and `intercept`, added up.
     """
 
     meaning: Array
     kernel: KernelFile
     kernel_slope: Slope
     trees_slope: Slope
+    length_slope: Slope
     intercept: Finite
 
 
@@ -180,7 +183,7 @@ class Stage:
         """Raises `ValueError` for arrays of other shapes."""
         self._meaning = file.meaning.read(f"{name}.meaning", width)
         self._kernel = Kernel(file.kernel, f"{name}.kernel", features + width)
-        self._slopes = file.kernel_slope, file.trees_slope
+        self._slopes = file.kernel_slope, file.trees_slope, np.float32(file.length_slope)
         self._intercept = file.intercept
 
     def place(self, standard: Matrix, vectors: Matrix) -> Matrix:
@@ -190,6 +193,7 @@ class Stage:
 
     def logits(self, placed: Matrix, trees: Matrix) -> Matrix:
         """Log-odds of rows as `place` gives them and of the trees' outputs [n]."""
-        kernel_slope, trees_slope = self._slopes
+        kernel_slope, trees_slope, length_slope = self._slopes
         logits: Matrix = self._kernel(placed) * kernel_slope + trees * trees_slope + self._intercept
+        logits += placed[:, LENGTH_AT] * length_slope
         return logits
