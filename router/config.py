@@ -83,7 +83,7 @@ class Check(Section, frozen=True):
     """
 
     enabled: bool = True
-    band: Annotated[float, Meta(ge=0, le=100)] = 100.0
+    band: Annotated[float, Meta(ge=0, le=100)] = 3.0
     hold_tokens: Annotated[int, Meta(ge=1, le=4096)] = 16
     hold_ms: Annotated[float, Meta(gt=0, le=60_000)] = 300.0
 

@@ -78,7 +78,8 @@ class Workbench:
         rows = np.arange(len(self.labels.rows)) if places is None else np.asarray(places, np.intp)
         labels = self.labels.take(rows)
         try:
-            fitted = fit_query(self._prepared.select(rows), labels.sample.gain, progress=progress)
+            sample = labels.sample
+            fitted = fit_query(self._prepared.select(rows), sample.edge, sample.cloud, progress=progress)
             answered = labels.answered
             if not answered:
                 return Models(fitted.model, None)

@@ -1,12 +1,11 @@
 """
-The query model: boosted trees and a kernel machine, and a logistic regression that joins them to a probability.
+The query model: a kernel machine, boosted trees and a prompt's length, added up and calibrated to a probability.
 
-The trees look at features only. The kernel machine looks at a vector: features, standardized, beside a vector of the
-prompt's meaning. The first estimate takes the meaning from a table of words (a word's vector is the sentence encoder's
-for the word alone, as model2vec does); the refined one adds the encoder's vector of the whole text. Trees and machines
-are all regressions of the gain: the trees by gradient boosting (Friedman 2001), the machines by ridge regression on the
-Gaussian kernels to some landmarks among the fitted prompts (Nystroem; Williams and Seeger 2001). They err differently,
-so that both together are better than either: a logistic regression on what they say out of fold gives the log-odds.
+The kernel machine looks at a vector: features, standardized, beside a vector of the prompt's meaning. The first
+estimate takes the meaning from a table of words (a word's vector is the sentence encoder's for the word alone, as model2vec
+does); the refined one adds the encoder's vector of the whole text. It is a ridge regression of the gain on the
+Gaussian kernels to some landmarks among the fitted prompts (Nystroem; Williams and Seeger 2001). The trees look at features only
+(gradient boosting; Friedman 2001). They err differently, so that both together are better than either.
 """
 
 import math
@@ -28,7 +27,7 @@ CLIP: Final = 4.0
 
 LENGTH_AT: Final = NAMES.index("characters")
 
-EMBEDDING_WEIGHT: Final = np.float32(0.5)
+EMBEDDING_WEIGHT: Final = np.float32(0.8)
 """How much a number of the whole text's vector counts beside one of the words'."""
 
 

@@ -28,7 +28,8 @@ def tabulate_words(readings: Sequence[Reading], encoder: Encoder) -> WordsFile:
     ranks = {word: rank for word, rank in encoder.vocabulary().items() if len(word) > 1 and word.isalpha()}
     common = sorted(ranks, key=ranks.__getitem__)[:_COMMON]
     counts = Counter(chain.from_iterable(map(_choose, readings)))
-    seen = sorted(counts, key=lambda word: (-counts[word], word))
+    # a word of one prompt alone teaches nothing, and may be somebody's name
+    seen = sorted((word for word in counts if counts[word] > 1), key=lambda word: (-counts[word], word))
     words = sorted(islice(dict.fromkeys((*common, *seen)), _MOST))
     rarity = np.log1p([ranks.get(word, len(ranks)) for word in words]).astype(np.float32)
     return WordsFile(words, write_array(_project(embed_texts(encoder, words)) * rarity[:, None], Number.STEPS))

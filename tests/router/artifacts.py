@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from router.query import Conversation, Finish, Message, Prompt, TokenLogprob
 from router.scoring import EdgeAnswer
@@ -36,7 +36,8 @@ def write_artifact(path: Path, *, seed: int = 0, embedding: Path | None = None) 
     identity, encoder = open_embedding(embedding) if embedding else (None, None)
     prepared = prepare_prompts([row.conversation() for row in rows], encoder)
     with threadpool_limits(1):  # threads that spin cost more than they give on so few rows
-        fitted = fit_query(prepared, np.array([row.gain for row in rows]))
+        edge, cloud = (np.array([getattr(row, side) for row in rows]) for side in ("weak_correct", "strong_correct"))
+        fitted = fit_query(prepared, edge, cloud)
         scores = 1 / (1 + np.exp(-fitted.first))
         check = fit_check(rows, answers, scores.tolist())
     save_artifact(

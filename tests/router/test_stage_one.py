@@ -49,7 +49,7 @@ def embedding(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def fitted(embedding: Path) -> Fitted:
     prompts, gains = make_labels(400)
-    return fit_query(prepare_prompts(prompts, open_embedding(embedding)[1]), gains)
+    return fit_query(prepare_prompts(prompts, open_embedding(embedding)[1]), np.zeros(len(prompts)), gains)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_what_is_said_out_of_fold_is_said_of_rows_never_fitted_on(embedding: Pat
     prompts, _ = make_labels(400)
     noise = np.random.default_rng(3).integers(0, 2, 400).astype(float)
 
-    fitted = fit_query(prepare_prompts(prompts, open_embedding(embedding)[1]), noise)
+    fitted = fit_query(prepare_prompts(prompts, open_embedding(embedding)[1]), np.zeros(len(prompts)), noise)
 
     assert abs(np.corrcoef(fitted.first, noise)[0, 1]) < 0.15
 
@@ -131,14 +131,14 @@ def test_only_an_estimate_near_the_threshold_can_cross_it(scorer: QueryScorer) -
 def test_a_fit_is_deterministic(embedding: Path, fitted: Fitted) -> None:
     prompts, gains = make_labels(400)
 
-    again = fit_query(prepare_prompts(prompts, open_embedding(embedding)[1]), gains)
+    again = fit_query(prepare_prompts(prompts, open_embedding(embedding)[1]), np.zeros(len(prompts)), gains)
 
     assert again.model == fitted.model
 
 
 def test_a_fit_needs_no_embedding(tmp_path: Path) -> None:
     prompts, gains = make_labels(200)
-    fitted = fit_query(prepare_prompts(prompts, None), gains)
+    fitted = fit_query(prepare_prompts(prompts, None), np.zeros(len(prompts)), gains)
     path = tmp_path / "score.json"
     save_artifact(path, ScoreArtifact(provenance=Provenance("pair", []), embedding=None, query=fitted.model))
 
@@ -154,7 +154,7 @@ def test_one_outcome_alone_teaches_nothing() -> None:
     prompts, gains = make_labels(40)
 
     with pytest.raises(ValueError, match="that did not"):
-        fit_query(prepare_prompts(prompts, None), np.ones_like(gains))
+        fit_query(prepare_prompts(prompts, None), np.zeros(len(prompts)), np.ones_like(gains))
 
 
 def test_folds_part_the_rows() -> None:
