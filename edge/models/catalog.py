@@ -29,6 +29,8 @@ class Precision(StrEnum):
     FLOAT16 = "float16"
     INT8 = "int8"
     INT4 = "int4"
+    # Activations too, by one scale over everything that runs together.
+    INT8_DYNAMIC = "int8-dynamic"
 
 
 class WheelSource(Struct, frozen=True, forbid_unknown_fields=True, tag_field="from", tag="wheel"):
@@ -90,8 +92,12 @@ class _Making(Struct, frozen=True):
 
 
 _MAKING: Mapping[Exporter, _Making] = {
-    Exporter.MINILM: _Making(ArtifactKind.EMBEDDING, (Precision.FLOAT32, Precision.INT8), revision=3),
-    Exporter.LLAMA: _Making(ArtifactKind.CHAT, tuple(Precision), revision=1),
+    Exporter.MINILM: _Making(
+        ArtifactKind.EMBEDDING, (Precision.FLOAT32, Precision.INT8, Precision.INT8_DYNAMIC), revision=3
+    ),
+    Exporter.LLAMA: _Making(
+        ArtifactKind.CHAT, (Precision.FLOAT32, Precision.FLOAT16, Precision.INT8, Precision.INT4), revision=1
+    ),
 }
 
 
