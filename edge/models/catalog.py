@@ -13,15 +13,10 @@ import yaml
 from msgspec import Meta, Struct
 
 from edge.engine.artifact import ArtifactKind, FileDigest, Sha256
-from edge.models.errors import CatalogError
+from edge.models.errors import CatalogError, ExportError
 
 Commit = Annotated[str, Meta(pattern="^[0-9a-f]{40}$")]
 Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]*$", max_length=96)]
-
-
-class Exporter(StrEnum):
-    MINILM = "minilm"
-    LLAMA = "llama"
 
 
 class Precision(StrEnum):
@@ -31,6 +26,20 @@ class Precision(StrEnum):
     INT4 = "int4"
     # Activations too, by one scale over everything that runs together.
     INT8_DYNAMIC = "int8-dynamic"
+
+
+class Exporter(StrEnum):
+    MINILM = "minilm"
+    LLAMA = "llama"
+
+    def require(self, precision: Precision) -> None:
+        """Raises `ExportError`: this exporter does not make `precision`."""
+        if precision not in self.precisions:
+            raise ExportError(f"precision: the {self} exporter makes {', '.join(self.precisions)}, not {precision}.")
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        return _MAKING[self].precisions
 
 
 class WheelSource(Struct, frozen=True, forbid_unknown_fields=True, tag_field="from", tag="wheel"):

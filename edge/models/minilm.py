@@ -27,7 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from edge.models.catalog import Precision
+from edge.models.catalog import Exporter, Precision
 from edge.models.errors import ExportError
 from edge.models.quantization import BLOCK, Floats, quantize_blocks, quantize_rows
 
@@ -68,8 +68,9 @@ class SentenceConfig(Struct, frozen=True):
 def export(source: Path, destination: Path, *, precision: Precision) -> None:
     """Write `model.onnx` and `tokenizer.json` into the existing folder `destination`. The same bytes every time.
 
-    Raises `ExportError` if `source` is not a BERT sentence encoder in Hugging Face layout.
+    Raises `ExportError` if `source` is not a BERT sentence encoder in Hugging Face layout, or not made in `precision`.
     """
+    Exporter.MINILM.require(precision)
     config = _decode(source / "config.json", BertConfig)
     if (config.model_type, config.hidden_act) != ("bert", "gelu"):
         raise ExportError(f"{source / 'config.json'}: needs model_type bert and hidden_act gelu; use another exporter.")
