@@ -121,7 +121,8 @@ def write_parts(ports: Ports, store: Path, work: Path) -> list[Part]:
     """
     try:
         shelf = Store(store)
-        edge_chat, cloud_chat, embedding = (shelf.find(n) for n in ("demo-edge", "demo-cloud", "all-minilm-l6-v2"))
+        edge_chat, cloud_chat = shelf.find("demo-edge"), shelf.find("demo-cloud")
+        embedding, scoring_embedding = shelf.find("all-minilm-l6-v2"), shelf.find("all-minilm-l6-v2-fast")
     except StoreError as exc:
         raise DemoError(f"{exc} `hybrid models pull --all` brings the demo's models.") from exc
     work.mkdir(parents=True, exist_ok=True)
@@ -132,7 +133,7 @@ def write_parts(ports: Ports, store: Path, work: Path) -> list[Part]:
     router: dict[str, Any] = yaml.safe_load((SITE / "router.yaml").read_text())
     router["listen"]["port"] = ports.router
     router["scoring"]["artifact"] = str(SITE / router["scoring"]["artifact"])
-    router["scoring"]["embedding"] = str(embedding)
+    router["scoring"]["embedding"] = str(scoring_embedding)
     router["targets"]["edge-demo"]["url"] = f"http://127.0.0.1:{ports.edge}"
     router["targets"]["cloud-demo"] |= {
         "address": f"127.0.0.1:{ports.triton_grpc}",

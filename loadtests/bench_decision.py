@@ -177,7 +177,7 @@ def main(store: Path, artifact: Path | None, count: int, core: int | None) -> No
     chosen = artifact or load_config(SITE / "router.yaml").scoring.artifact
     if chosen is None:
         raise click.ClickException("the demo's router.yaml names no artifact; give --artifact")
-    embedding = Store(store).find("all-minilm-l6-v2")
+    embedding = Store(store).find("all-minilm-l6-v2-fast")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rows = runner.run(run(chosen, embedding, count))
     sys.exit(report("decision", rows))

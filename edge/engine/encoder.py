@@ -63,7 +63,7 @@ class Encoder:
         return list(tokens[: self.context])
 
     def embed(self, rows: Sequence[Tokens]) -> Vectors:
-        """L2-normed vectors [rows, width], each the same whatever the other rows."""
+        """L2-normed vectors [rows, width], each the same whatever the other rows, unless the model is int8-dynamic."""
         width = max(map(len, rows))
         ids = np.zeros((len(rows), width), np.int64)
         mask = np.zeros_like(ids)

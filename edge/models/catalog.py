@@ -13,15 +13,10 @@ import yaml
 from msgspec import Meta, Struct
 
 from edge.engine.artifact import ArtifactKind, FileDigest, Sha256
-from edge.models.errors import CatalogError
+from edge.models.errors import CatalogError, ExportError
 
 Commit = Annotated[str, Meta(pattern="^[0-9a-f]{40}$")]
 Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]*$", max_length=96)]
-
-
-class Exporter(StrEnum):
-    MINILM = "minilm"
-    LLAMA = "llama"
 
 
 class Precision(StrEnum):
@@ -29,6 +24,22 @@ class Precision(StrEnum):
     FLOAT16 = "float16"
     INT8 = "int8"
     INT4 = "int4"
+    # Activations too, by one scale over everything that runs together.
+    INT8_DYNAMIC = "int8-dynamic"
+
+
+class Exporter(StrEnum):
+    MINILM = "minilm"
+    LLAMA = "llama"
+
+    def require(self, precision: Precision) -> None:
+        """Raises `ExportError`: this exporter does not make `precision`."""
+        if precision not in self.precisions:
+            raise ExportError(f"precision: the {self} exporter makes {', '.join(self.precisions)}, not {precision}.")
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        return _MAKING[self].precisions
 
 
 class WheelSource(Struct, frozen=True, forbid_unknown_fields=True, tag_field="from", tag="wheel"):
@@ -90,8 +101,12 @@ class _Making(Struct, frozen=True):
 
 
 _MAKING: Mapping[Exporter, _Making] = {
-    Exporter.MINILM: _Making(ArtifactKind.EMBEDDING, (Precision.FLOAT32, Precision.INT8), revision=3),
-    Exporter.LLAMA: _Making(ArtifactKind.CHAT, tuple(Precision), revision=1),
+    Exporter.MINILM: _Making(
+        ArtifactKind.EMBEDDING, (Precision.FLOAT32, Precision.INT8, Precision.INT8_DYNAMIC), revision=3
+    ),
+    Exporter.LLAMA: _Making(
+        ArtifactKind.CHAT, (Precision.FLOAT32, Precision.FLOAT16, Precision.INT8, Precision.INT4), revision=1
+    ),
 }
 
 

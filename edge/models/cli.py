@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from edge.models.add import add_model, pin_model
-from edge.models.catalog import Catalog, Model, Precision, packaged_catalog, read_catalog, write_catalog
+from edge.models.catalog import Catalog, Exporter, Model, Precision, packaged_catalog, read_catalog, write_catalog
 from edge.models.errors import ModelsError
 from edge.models.fetch import Fetcher
 from edge.models.prepare import Entry, check_folder, inspect, pull
@@ -157,7 +157,9 @@ def pin_command(name: str, place: Workplace) -> None:
 @click.argument("repo")
 @click.option("--revision", default="main", show_default=True, help="Branch, tag or commit; the commit is recorded.")
 @click.option("--name", help="Its name here.  [default: from REPO]")
-@click.option("--precision", type=click.Choice([*map(str, Precision)]), default="int4", show_default=True)
+@click.option(
+    "--precision", type=click.Choice([*map(str, Exporter.LLAMA.precisions)]), default="int4", show_default=True
+)
 @_options
 def add_command(repo: str, revision: str, name: str | None, precision: str, place: Workplace) -> None:
     """Record a Hugging Face repository in a catalogue of your own, with the digests its files have today.

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edge.models.catalog import Precision
+from edge.models.catalog import Exporter, Precision
 from edge.models.checkpoint import Checkpoint, DecoderConfig, Floats
 from edge.models.errors import ExportError
 from edge.models.quantization import BLOCK, quantize_blocks, quantize_rows
@@ -39,8 +39,9 @@ def export_checkpoint(source: Path, destination: Path, precision: Precision) -> 
     The same bytes every time. float16 is for GPUs. int4 keeps the embedding and the output matrix at 8 bits.
 
     Raises:
-        ExportError: `source` is not a checkpoint that can be exported.
+        ExportError: `source` is not a checkpoint that can be exported, or not in this precision.
     """
+    Exporter.LLAMA.require(precision)
     with Checkpoint(source) as checkpoint:
         model = _build(checkpoint, precision)
         if unread := next(checkpoint.unread(), None):

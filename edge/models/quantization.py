@@ -28,8 +28,8 @@ def quantize_blocks(weight: Floats, bits: int) -> tuple[NDArray[np.uint8], Float
     return np.ascontiguousarray(values), np.ascontiguousarray(scales[..., 0])
 
 
-def quantize_rows(table: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """[rows, width] float becomes [rows, width] int8 and [rows, 1] scales."""
+def quantize_rows(table: Floats, largest_step: int = 127) -> tuple[NDArray[np.int8], Floats]:
+    """[rows, width] float becomes [rows, width] int8 within ±`largest_step` and [rows, 1] scales."""
     largest = np.abs(table).max(axis=-1, keepdims=True)
-    scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    scales = np.where(largest > 0, largest / np.float32(largest_step), np.float32(1)).astype(np.float32)
     return np.rint(table / scales).astype(np.int8), scales

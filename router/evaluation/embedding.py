@@ -12,7 +12,8 @@ from edge.engine.encoder import Encoder, Tokens, Vectors
 from edge.engine.session import SessionConfig
 from edge.engine.settings import ConfigError
 
-EMBEDDING = "all-minilm-l6-v2"
+# the first one that the store holds
+EMBEDDINGS = ("all-minilm-l6-v2-fast", "all-minilm-l6-v2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,13 @@ class EmbeddingChoice:
         """
         if self.without or self.given is not None:
             return None if self.without else self.given
-        versions = sorted(path.parent for path in (self.store / EMBEDDING).glob(f"*/{MANIFEST}"))
-        if not versions:
-            raise ConfigError(
-                f"{self.store}: holds no {EMBEDDING}; run `hybrid models pull {EMBEDDING}`, or give --embedding FOLDER"
-            )
-        return versions[-1]
+        for name in EMBEDDINGS:
+            if versions := sorted(path.parent for path in (self.store / name).glob(f"*/{MANIFEST}")):
+                return versions[-1]
+        raise ConfigError(
+            f"{self.store}: holds no {EMBEDDINGS[0]}; run `hybrid models pull {EMBEDDINGS[0]}`, "
+            "or give --embedding FOLDER"
+        )
 
 
 class RememberingEncoder(Encoder):
@@ -48,9 +50,10 @@ class RememberingEncoder(Encoder):
         self._known: dict[tuple[int, ...], Vectors] = {}
 
     def embed(self, rows: Sequence[Tokens]) -> Vectors:
-        """As the encoder does: a vector does not depend on the other rows."""
-        keys = [tuple(row) for row in rows]
-        missing = [key for key in dict.fromkeys(keys) if key not in self._known]
-        if missing:
-            self._known |= zip(missing, super().embed(missing), strict=True)
-        return np.stack([self._known[key] for key in keys])
+        """As the encoder does, each row alone: what is remembered must not depend on the other rows."""
+        return np.stack([self._recall(tuple(row)) for row in rows])
+
+    def _recall(self, row: tuple[int, ...]) -> Vectors:
+        if row not in self._known:
+            self._known[row] = super().embed([row])[0]
+        return self._known[row]

@@ -1,6 +1,6 @@
 """Sentence vectors of prompts, for fitting and serving alike."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,6 @@ from edge.engine.errors import EngineError
 from edge.engine.session import SessionConfig
 from edge.engine.settings import ConfigError
 
-_MOST_TOKENS: Final = 2048
 _MOST_CHARACTERS: Final = 4096
 
 
@@ -45,21 +44,13 @@ def open_embedding(folder: Path, *, threads: int = 1) -> tuple[EmbeddingIdentity
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str]) -> Vectors:
-    """One L2-normed vector a text [texts, width]; a text is read up to the encoder's context."""
+    """One L2-normed vector a text [texts, width]; a text is read up to the encoder's context.
+
+    One text at a time: the fast encoder has one scale for the activations of a whole batch, and a prompt's score must
+    not depend on what else is scored. It costs nothing, for on a CPU a batch takes as long as its texts one by one.
+    """
     tokens = encoder.tokenize([text[:_MOST_CHARACTERS] for text in texts])
     vectors = np.empty((len(texts), encoder.width), np.float32)
-    for rows in _batch([len(one) for one in tokens]):
-        vectors[rows] = encoder.embed([tokens[row] for row in rows])
+    for row, one in enumerate(tokens):
+        vectors[row] = encoder.embed([one])[0]
     return vectors
-
-
-def _batch(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Rows of about the same length together, `_MOST_TOKENS` with the padding at most."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and lengths[row] * (len(batch) + 1) > _MOST_TOKENS:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch

@@ -37,13 +37,22 @@ def minilm_source(minilm: Model) -> Path:
 
 @pytest.fixture(scope="session")
 def minilm_artifact(minilm: Model, minilm_source: Path) -> Path:
+    return pull_from(minilm_source, minilm)
+
+
+@pytest.fixture(scope="session")
+def fast_minilm_artifact(minilm_source: Path) -> Path:
+    return pull_from(minilm_source, read_catalog(packaged_catalog()).find("all-minilm-l6-v2-fast"))
+
+
+def pull_from(files: Path, model: Model) -> Path:
     """The prepared model of the session's store; pulled from the files that are here already."""
     store = Store(STORE)
-    with store.lock(minilm.name, minilm.version, on_wait=lambda: None):
-        source = store.stage(minilm.name, minilm.version).source
-        for path in minilm.files:
-            shutil.copyfile(minilm_source / path, source / path)
-    folder, _ = pull(minilm, store, Fetcher(packaged_catalog().parent, Progress()))
+    with store.lock(model.name, model.version, on_wait=lambda: None):
+        source = store.stage(model.name, model.version).source
+        for path in model.files:
+            shutil.copyfile(files / path, source / path)
+    folder, _ = pull(model, store, Fetcher(packaged_catalog().parent, Progress()))
     return folder
 
 

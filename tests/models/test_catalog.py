@@ -33,6 +33,14 @@ def test_the_packaged_catalogue_names_the_official_minilm_weights() -> None:
     )
 
 
+def test_the_fast_minilm_is_made_from_the_same_files() -> None:
+    catalog = read_catalog(packaged_catalog())
+    model, fast = catalog.find("all-minilm-l6-v2"), catalog.find("all-minilm-l6-v2-fast")
+
+    assert (fast.source, fast.files) == (model.source, model.files)
+    assert fast.prepare.precision is Precision.INT8_DYNAMIC
+
+
 @pytest.mark.parametrize("name", ["demo-edge", "demo-cloud"])
 def test_the_demo_pair_is_what_the_catalogue_says(name: str) -> None:
     model = read_catalog(packaged_catalog()).find(name)
@@ -51,6 +59,10 @@ def test_the_demo_pair_is_what_the_catalogue_says(name: str) -> None:
         ({"licence": "MIT"}, "licence"),
         ({"version": "../1"}, "$.models[0].version"),
         ({"kind": "embedding"}, "llama exporter makes kind chat"),
+        (
+            {"prepare": {"exporter": "llama", "precision": "int8-dynamic"}},
+            "makes kind chat as float32, float16, int8, int4, not kind chat as int8-dynamic",
+        ),
         ({"prepare": {"exporter": "llama", "precision": "int3"}}, "$.models[0].prepare.precision"),
         ({"source": {"from": "hub", "repo": "a/b", "revision": "main"}}, "$.models[0].source.revision"),
         ({"source": {"from": "ftp"}}, "$.models[0].source"),

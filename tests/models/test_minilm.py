@@ -6,14 +6,17 @@ import random
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from edge.engine.artifact import Artifact, ArtifactKind
 from edge.engine.encoder import Encoder
 from edge.engine.session import SessionConfig
-from edge.models import minilm
+from edge.models import llama, minilm
 from edge.models.catalog import Precision
 from edge.models.errors import ExportError
+from router.scoring.embedding import embed_texts
 
 REFERENCE = Path(__file__).parent / "data" / "minilm_reference.json"
 OFFICIAL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -31,6 +34,11 @@ def exact(minilm_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Enco
 @pytest.fixture(scope="session")
 def small(minilm_artifact: Path) -> Encoder:
     return Encoder(Artifact.open(minilm_artifact, ArtifactKind.EMBEDDING).path, ONE_THREAD)
+
+
+@pytest.fixture(scope="session")
+def fast(fast_minilm_artifact: Path) -> Encoder:
+    return Encoder(Artifact.open(fast_minilm_artifact, ArtifactKind.EMBEDDING).path, ONE_THREAD)
 
 
 WORDS = [
@@ -113,6 +121,44 @@ def test_a_vector_does_not_depend_on_its_neighbours(small: Encoder) -> None:
     lengths = {len(tokens) % 2 for tokens in small.tokenize(sentences)}
     assert lengths == {0, 1}, "odd lengths are the ones that once differed"
     assert (alone * together).sum(axis=1).min() >= 0.9999
+
+
+def test_fast_vectors_one_by_one_stay_close_to_the_float_ones(exact: Encoder, fast: Encoder) -> None:
+    sentences = varied_sentences(200)
+
+    cosines = (embed_texts(exact, sentences) * embed_texts(fast, sentences)).sum(axis=1)
+
+    print(f"cosine mean {cosines.mean():.4f}, least {cosines.min():.4f}")
+    assert cosines.mean() >= 0.99
+    assert cosines.min() >= 0.96
+
+
+def test_a_fast_vector_depends_on_its_batch_but_not_on_what_else_is_scored(fast: Encoder) -> None:
+    texts = ["What is the capital of France?", "!!! 999999999 " * 12, "Sort these numbers: 42, 7, 19."]
+
+    alone = np.concatenate([embed_texts(fast, [text]) for text in texts])
+
+    assert (embed_texts(fast, texts) == alone).all()
+    assert (embed_texts(fast, texts[::-1])[::-1] == alone).all()
+    assert (fast.encode(texts) != alone).any(), "a batch no longer matters: let embed_texts and /v1/embeddings batch it"
+
+
+def test_fast_weights_cannot_overflow_16_bit_sums(fast_minilm_artifact: Path) -> None:
+    graph = onnx.load(fast_minilm_artifact / "model.onnx").graph
+    initializers = {array.name: array for array in graph.initializer}
+    multiplied = [node.input[1] for node in graph.node if node.op_type == "MatMulInteger"]
+
+    assert len(multiplied) == 6 * 6
+    largest = max(int(np.abs(numpy_helper.to_array(initializers[name]).astype(int)).max()) for name in multiplied)
+    assert 2 * 255 * largest <= np.iinfo(np.int16).max
+    assert (fast_minilm_artifact / "model.onnx").stat().st_size < 24e6
+
+
+def test_a_precision_that_the_exporter_does_not_make_is_refused(minilm_source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="the minilm exporter makes float32, int8, int8-dynamic, not int4"):
+        minilm.export(minilm_source, tmp_path, precision=Precision.INT4)
+    with pytest.raises(ExportError, match=r"the llama exporter makes .*, not int8-dynamic"):
+        llama.export_checkpoint(minilm_source, tmp_path, precision=Precision.INT8_DYNAMIC)
 
 
 def test_vectors_have_length_one_and_tell_meaning_apart(small: Encoder) -> None:

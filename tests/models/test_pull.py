@@ -349,12 +349,13 @@ def test_pinning_records_a_folder_as_it_is(tmp_path: Path, hybrid: Hybrid, check
     ("arguments", "status", "message"),
     [
         (["pull"], 2, "--all"),
-        (["pull", "unheard-of"], 1, "unheard-of: not in the catalogue (known: all-minilm-l6-v2"),
+        (["pull", "unheard-of"], 1, "unheard-of: not in the catalogue (known: all-minilm-l6-v2, all-minilm-l6-v2-fast"),
         (["pull", "--all", "--catalog", "absent.yaml"], 1, "absent.yaml: no such catalogue"),
         (["verify"], 1, "no models here"),
         (["verify", "tiny"], 1, "hybrid models pull tiny"),
         (["pin", "all-minilm-l6-v2"], 1, "only a folder can be pinned"),
         (["add", "a/b"], 2, "Give --catalog"),
+        (["add", "a/b", "--precision", "int8-dynamic"], 2, "--precision"),
         (["list", "--bogus"], 2, "--bogus"),
     ],
 )

@@ -286,7 +286,7 @@ def test_a_store_without_the_embedding_is_named_with_what_to_do(folder: Path, tm
     done = run("fit", "--data", folder / "seen.jsonl", "--out", folder / "x", "--store", tmp_path)
 
     assert done.exit_code == 1
-    assert "hybrid models pull all-minilm-l6-v2" in done.stderr
+    assert "hybrid models pull all-minilm-l6-v2-fast" in done.stderr
 
 
 def test_a_place_that_cannot_be_written_is_named(folder: Path) -> None:
@@ -341,7 +341,7 @@ def test_with_the_embedding_the_text_counts_and_auto_uses_it_where_it_matters(fo
         assert row["score"] == pytest.approx(expected["score"], abs=1e-5)
     identity = load_artifact(artifact).embedding
     assert identity is not None
-    assert identity.name == "all-minilm-l6-v2"
+    assert identity.name == "all-minilm-l6-v2-fast"
 
 
 @pytest.mark.parametrize("command", ["fit", "score", "evaluate", "calibrate"])

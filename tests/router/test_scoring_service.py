@@ -25,7 +25,7 @@ from router.telemetry import Telemetry
 from tests.router.artifacts import answer, ask, write_artifact
 
 pytestmark = pytest.mark.anyio
-EMBEDDING = STORE / "all-minilm-l6-v2" / "1"
+EMBEDDING = STORE / "all-minilm-l6-v2-fast" / "1"
 PROMPTS = [ask(f"what is {3**n} plus {7 * 10 ** (n % 6)}?") for n in range(12)]
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from edge.serving import Drain
 from loadtests.pair.questions import Split, generate
-from loadtests.site import STORE, Site
+from loadtests.site import Site
 from router.app import create_app
 from router.config import load_config
 from tests.servers import serving
@@ -32,7 +32,6 @@ LONG_STREAM = {**LONG, "n": 1, "model": "auto", "stream": True}
 async def start(site: Site, folder: Path, **check: float | bool) -> AsyncIterator[str]:
     """Another router over the same targets, with its own check."""
     config: dict[str, Any] = yaml.safe_load((site.work / "router.yaml").read_text())
-    config["scoring"]["embedding"] = str(STORE / "all-minilm-l6-v2" / "1")
     config["check"] = check
     (folder / "router.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     async with serving(create_app(load_config(folder / "router.yaml"), Drain())) as url:
