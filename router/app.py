@@ -41,7 +41,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
     telemetry = Telemetry()
     metrics = RoutingMetrics(telemetry)
-    scorer: Scorer = ScoringService(config.scoring, telemetry) if config.scoring.artifact else UnknownScorer()
+    scorer: Scorer = ScoringService(config.scoring, telemetry) if config.scoring.artifact_file() else UnknownScorer()
     policy = make_policy(config)
     telemetry.registry.register(PolicyCollector(policy))
 

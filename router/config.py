@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -12,6 +12,7 @@ from edge.engine.settings import ConfigError, read_settings
 from router.decision import AUTO, Target, Tier
 from router.query import Capability
 
+GENERAL_ARTIFACT: Final = Path(__file__).parent / "scoring" / "general.score.json"
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -62,10 +63,11 @@ class EmbeddingUse(StrEnum):
 
 
 class Scoring(Section, frozen=True):
-    """What scores rest on; without an artifact every score is 0.5.
+    """What scores rest on.
 
-    `embedding` is the folder of the embedding model that the artifact was fitted with. The artifact's file is looked at
-    every `reload_s`: a changed one that is good replaces the one in use.
+    `embedding` is the folder of the embedding model that the artifact was fitted with. Without an artifact it is the
+    general one that ships with the router (a stranger to your models: calibrate), and without either every score is
+    0.5. The artifact's file is looked at every `reload_s`: a changed one that is good replaces the one in use.
     """
 
     artifact: Path | None = None
@@ -73,6 +75,10 @@ class Scoring(Section, frozen=True):
     use_embedding: EmbeddingUse = EmbeddingUse.AUTO
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     reload_s: Seconds = 2.0
+
+    def artifact_file(self) -> Path | None:
+        """The artifact to load, if any."""
+        return self.artifact or (GENERAL_ARTIFACT if self.embedding else None)
 
 
 class Check(Section, frozen=True):

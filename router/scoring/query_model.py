@@ -2,10 +2,10 @@
 The query model: a kernel machine, boosted trees and a prompt's length, added up and calibrated to a probability.
 
 The kernel machine looks at a vector: features, standardized, beside a vector of the prompt's meaning. The first
-estimate takes the meaning from a table of words (a word's vector is the sentence encoder's for the word alone, as model2vec
-does); the refined one adds the encoder's vector of the whole text. It is a ridge regression of the gain on the
-Gaussian kernels to some landmarks among the fitted prompts (Nystroem; Williams and Seeger 2001). The trees look at features only
-(gradient boosting; Friedman 2001). They err differently, so that both together are better than either.
+estimate takes the meaning from a table of words (a word's vector is the sentence encoder's for the word alone, as
+model2vec does); the refined one adds the encoder's vector of the whole text. It is a ridge regression of the gain on
+the Gaussian kernels to some landmarks among the fitted prompts (Nystroem; Williams and Seeger 2001). The trees look at
+features only (gradient boosting; Friedman 2001). They err differently, so that both together are better than either.
 """
 
 import math

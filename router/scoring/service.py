@@ -84,10 +84,11 @@ class ScoringService:
         Raises:
             ConfigError: the artifact is wrong, or there is none.
         """
-        if config.artifact is None:
+        path = config.artifact_file()
+        if path is None:
             raise ConfigError("scoring.artifact: missing; name an artifact, or leave out `scoring`")
         self._config = config
-        self._path = config.artifact
+        self._path = path
         self._load = load
         self._stamp = _read_stamp(self._path)
         self._model = self._load(self._path, config)
