@@ -9,7 +9,7 @@ With 8-bit weights the activations are quantized per row and block inside `MatMu
 a sentence's vector does not depend on its neighbours and can be cached. Blocks of 128 would be a sixth faster but break
 this: onnxruntime 1.31's AVX-512 kernel then rounds an odd last row differently (a vector's cosine to itself: .9995).
 
-The dynamic form multiplies integers, which takes about a quarter of the time. Its activations have one scale over everything
+The dynamic form multiplies integers, in about a quarter of the time. Its activations have one scale over everything
 in the batch, so a sentence's vector is its own only where it runs alone.
 """
 
