@@ -9,7 +9,7 @@ With 8-bit weights the activations are quantized per row and block inside `MatMu
 a sentence's vector does not depend on its neighbours and can be cached. Blocks of 128 would be a sixth faster but break
 this: onnxruntime 1.31's AVX-512 kernel then rounds an odd last row differently (a vector's cosine to itself: .9995).
 
-The dynamic form multiplies integers, which takes a quarter of the time. Its activations have one scale over everything
+The dynamic form multiplies integers, in about a quarter of the time. Its activations have one scale over everything
 in the batch, so a sentence's vector is its own only where it runs alone.
 """
 
@@ -37,8 +37,8 @@ PRODUCER = "hybrid-inference-router"
 INPUTS = ("input_ids", "attention_mask")
 # Quantize the activations to 8 bits too, per row and block: the fast kernel of MatMulNBits.
 ACCURACY_LEVEL = 4
-# Without VNNI, x86 kernels add two products of uint8 activations and int8 weights in 16 bits: 2 * 255 * 63 still fits,
-# so that every machine computes the vectors that a score was fitted to.
+# Without VNNI, x86 kernels add two products of uint8 activations and int8 weights in 16 bits. 2 * 255 * 63 still fits:
+# a score fitted on one machine must not meet saturated vectors on another.
 LARGEST_STEP = 63
 # What BERT adds to masked scores: exp() of it is exactly 0, so padding changes nothing.
 MASKED = -10000.0

@@ -47,7 +47,7 @@ def embed_texts(encoder: Encoder, texts: Sequence[str]) -> Vectors:
     """One L2-normed vector a text [texts, width]; a text is read up to the encoder's context.
 
     One text at a time: the fast encoder has one scale for the activations of a whole batch, and a prompt's score must
-    not depend on what else is scored. It costs nothing, for on a CPU a batch takes as long as its texts one by one.
+    not depend on what else is scored. It costs little on a CPU: at 32 tokens 1.7 ms a text alone, 1.4 in batches of 16.
     """
     tokens = encoder.tokenize([text[:_MOST_CHARACTERS] for text in texts])
     vectors = np.empty((len(texts), encoder.width), np.float32)

@@ -176,11 +176,17 @@ def test_the_tokenizer_lower_cases_cuts_at_the_models_limit_and_pads_nothing(sma
     assert small.context == len(long) == MAX_TOKENS
 
 
-def test_the_same_source_gives_the_same_bytes(minilm_source: Path, minilm_artifact: Path, tmp_path: Path) -> None:
-    minilm.export(minilm_source, tmp_path, precision=Precision.INT8)
+@pytest.mark.parametrize(
+    ("artifact", "precision"),
+    [("minilm_artifact", Precision.INT8), ("fast_minilm_artifact", Precision.INT8_DYNAMIC)],
+)
+def test_the_same_source_gives_the_same_bytes(
+    artifact: str, precision: Precision, minilm_source: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    minilm.export(minilm_source, tmp_path, precision=precision)
 
     for name in ("model.onnx", "tokenizer.json"):
-        assert (tmp_path / name).read_bytes() == (minilm_artifact / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (request.getfixturevalue(artifact) / name).read_bytes()
 
 
 def test_another_architecture_is_refused(minilm_source: Path, tmp_path: Path) -> None:
