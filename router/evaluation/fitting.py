@@ -39,6 +39,7 @@ class Fitting:
 
     embedding: EmbeddingChoice
     pair: str = ""
+    source: str = ""
     license: str = ""
     folds: int = 5
 
@@ -141,6 +142,7 @@ def fit_labels(
         provenance=Provenance(
             pair=fitting.pair,
             files=[SourceFile(one.name, one.sha256, one.rows) for one in labels.data_files + labels.answer_files],
+            source=fitting.source,
             license=fitting.license,
         ),
         embedding=identity,

@@ -51,13 +51,14 @@ def fitting_options(command: Command) -> Command:
     """What a fit can be told, as one argument `fitting`."""
 
     @click.option("--pair", default="", help="Written into the artifact: the two models.")
+    @click.option("--source", default="", help="Written into the artifact: where the data is from.")
     @click.option("--license", "licensed", default="", help="Written into the artifact: the data's licence.")
     @click.option("--folds", type=click.IntRange(2, 20), default=5, show_default=True, help="Of the cross-validation.")
     @click.option("--no-embedding", is_flag=True, help="Use cheap text features only.")
     @embedding_options
     @functools.wraps(command)
-    def chosen(embedding: EmbeddingChoice, pair: str, licensed: str, folds: int, **rest: Any) -> None:
-        command(fitting=Fitting(embedding, pair, licensed, folds), **rest)
+    def chosen(embedding: EmbeddingChoice, pair: str, source: str, licensed: str, folds: int, **rest: Any) -> None:
+        command(fitting=Fitting(embedding, pair, source, licensed, folds), **rest)
 
     return chosen
 
