@@ -25,7 +25,8 @@ from tests.site.test_lifecycle import LONG, read_gauges
 pytestmark = pytest.mark.anyio
 CHAT = "/v1/chat/completions"
 QUESTIONS = [list(question.messages) for question in generate(31_337, 60, Split.TEST)]
-ESCALATE, KEEP = {"x-route-threshold": "0.000001"}, {"x-route-threshold": "1", "x-answer-check": "on"}
+ESCALATE = {"x-route-threshold": "0.000001", "x-answer-check": "on"}
+KEEP = {"x-route-threshold": "1", "x-answer-check": "on"}
 LONG_STREAM = {**LONG, "n": 1, "model": "auto", "stream": True}
 
 
@@ -102,10 +103,11 @@ async def test_every_answer_is_one_models_whole_or_streamed(client: httpx.AsyncC
             reasons.add(response.headers["x-route-reason"])
             hard = float(response.headers["x-route-score"]) >= 0.5
             assert response.headers["x-route-tier"] == ("cloud" if hard else "edge")
-            assert response.headers["x-route-evidence"] == "answer"
+            tried = response.headers["x-route-reason"] in {"checked", "escalated"}
+            assert (response.headers["x-route-evidence"] == "answer") is tried
             assert "x-degraded" not in response.headers
 
-    assert reasons == {"checked", "escalated"}
+    assert reasons >= {"checked", "escalated"}
 
 
 async def test_an_escalated_stream_says_so_and_the_edge_stops(site: Site, client: httpx.AsyncClient) -> None:
