@@ -3,7 +3,8 @@ Labelled prompts as JSON lines: what `hybrid fit`, `score`, `evaluate` and `cali
 
 A data row has `id`, `prompt` (or `messages`, as in a chat request), `weak_correct` and `strong_correct` (quality of the
 edge's and the cloud's answer, higher is better), and may have `domain`. An answers row has `id`, `weak_answer` (the
-edge's whole answer) and may have `tokens` (each with `token`, `logprob` and `top`) and `finish`. Other keys are ignored.
+edge's whole answer) and may have `tokens` (each with `token`, `logprob` and `top`) and
+`finish`. Other keys are ignored.
 """
 
 import math

@@ -11,6 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from edge.engine.settings import ConfigError
 from router.config import EmbeddingUse, Scoring
 from router.decision import Evidence, Score
@@ -25,8 +27,8 @@ from router.telemetry import Telemetry
 
 _PATIENCE_S: Final = 0.25
 """A score that comes later than this is not worth the wait: the evidence that is there decides."""
-_CHEAP_BATCH: Final = 8
-_FULL_BATCH: Final = 4
+_CHEAP_BATCH: Final = 4
+_FULL_BATCH: Final = 2
 _CHEAP_WAITING: Final = 1024
 _FULL_WAITING: Final = 64
 _FULL_NICE: Final = 10
@@ -107,6 +109,8 @@ class ScoringService:
         self._metrics.show_artifact(self._model.identity)
 
     async def __aenter__(self) -> Self:
+        # a score's products are small: more threads in them cost more than they give, and starve the event loop
+        self._one_thread = threadpool_limits(1, user_api="blas")
         await self._cheap.__aenter__()
         await self._full.__aenter__()
         return self
@@ -114,6 +118,7 @@ class ScoringService:
     async def __aexit__(self, *_: object) -> None:
         await self._full.__aexit__()
         await self._cheap.__aexit__()
+        self._one_thread.restore_original_limits()
 
     @property
     def artifact(self) -> str | None:
