@@ -19,12 +19,13 @@ import numpy as np
 
 from edge.engine.encoder import Encoder
 from loadtests.bench import Row, report
-from loadtests.pair.label import label, write_rows
+from loadtests.pair.label import label
 from loadtests.pair.questions import Split, generate
 from router.config import EmbeddingUse
 from router.evaluation.assessment import check_calibration, prompt_lengths
 from router.evaluation.embedding import EmbeddingChoice, RememberingEncoder
 from router.evaluation.errors import EvaluationError
+from router.evaluation.files import write_lines
 from router.evaluation.fitting import Workbench
 from router.evaluation.labels import Labels, read_labels, split_domains, split_folds
 from router.evaluation.metrics import (
@@ -322,8 +323,8 @@ def label_pair(store: Path, folder: Path) -> None:
         if data.is_file():
             continue
         rows, answers = label(store, list(generate(PAIR_SEEDS[split], count, split)), f"{split}-{PAIR_SEEDS[split]}")
-        write_rows(folder / f"pair.{split}.answers.jsonl", answers)
-        write_rows(data, rows)
+        write_lines(folder / f"pair.{split}.answers.jsonl", answers)
+        write_lines(data, rows)
 
 
 @click.command(context_settings={"show_default": True})

@@ -5,8 +5,6 @@ Nothing of an artifact is loaded before all of it was checked.
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edge.engine.errors import EngineError
+from edge.engine.files import replace_file
 
 MANIFEST: Final = "manifest.json"
 
@@ -95,7 +94,7 @@ def write_manifest(
     try:
         files = {found.relative_to(path).as_posix(): digest_file(found) for found in sorted(_files(path))}
         manifest = Manifest(kind=kind, name=name, version=version, source=dict(source or {}), files=files)
-        _replace(path / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+        replace_file(path / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     except OSError as exc:
         raise ArtifactError(f"{path}: cannot be described ({exc}); check the folder and its permissions") from exc
     return manifest
@@ -135,17 +134,3 @@ def _check(folder: Path, name: str, wanted: FileDigest) -> None:
 
 def _files(path: Path) -> Iterator[Path]:
     return (found for found in path.rglob("*") if found.is_file() and found != path / MANIFEST)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise

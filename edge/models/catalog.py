@@ -1,7 +1,6 @@
 """The catalogue of models (`models.yaml`): where each one comes from, its digests, and how it is prepared."""
 
 import hashlib
-import tempfile
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from importlib import resources
@@ -13,6 +12,7 @@ import yaml
 from msgspec import Meta, Struct
 
 from edge.engine.artifact import ArtifactKind, FileDigest, Sha256
+from edge.engine.files import replace_file
 from edge.models.errors import CatalogError, ExportError
 
 Commit = Annotated[str, Meta(pattern="^[0-9a-f]{40}$")]
@@ -189,10 +189,7 @@ def write_catalog(path: Path, catalog: Catalog) -> None:
     body = yaml.safe_dump(msgspec.to_builtins(catalog), sort_keys=False, allow_unicode=True, width=120)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as temporary:
-            temporary.write(head + body)
-        Path(temporary.name).chmod(0o644)
-        Path(temporary.name).replace(path)
+        replace_file(path, (head + body).encode())
     except OSError as exc:
         raise CatalogError(f"{path}: cannot be written ({exc.strerror}); name a writable file with --catalog.") from exc
 

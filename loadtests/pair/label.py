@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import msgspec
 
 from edge.engine.answer import TokenLogprobs
 from edge.models.store import Store
 from loadtests.pair.answers import Reply, answer_all
 from loadtests.pair.questions import Question, Split, generate, is_correct
+from router.evaluation.files import write_lines
 from router.query import Finish
 from router.scoring.dataset import AnswerRow, AnswerToken, Row, Turn
 
@@ -49,13 +49,6 @@ def label(store: Path, questions: Sequence[Question], name: str) -> tuple[list[R
     return rows, answers
 
 
-def write_rows(path: Path, rows: Sequence[Row] | Sequence[AnswerRow]) -> None:
-    """One JSON object a line, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-    partial.replace(path)
-
-
 def _ask(title: str, artifact: Path, questions: Sequence[Question], *, logprobs: int | None = None) -> list[Reply]:
     with click.progressbar(length=len(questions), label=title) as bar:
         return answer_all(artifact, questions, logprobs=logprobs, progress=lambda n: bar.update(n - bar.pos))
@@ -81,8 +74,8 @@ def main(store: Path, split: str, seed: int, count: int, out: Path) -> None:
     questions = list(generate(seed, count, Split(split)))
     rows, answers = label(store, questions, f"{split}-{seed}")
     out.mkdir(parents=True, exist_ok=True)
-    write_rows(out / "pair.jsonl", rows)
-    write_rows(out / "pair.answers.jsonl", answers)
+    write_lines(out / "pair.jsonl", rows)
+    write_lines(out / "pair.answers.jsonl", answers)
     weak, strong = (sum(getattr(row, key) for row in rows) / count for key in ("weak_correct", "strong_correct"))
     click.echo(f"{out}: {count} rows, edge {weak:.3f}, cloud {strong:.3f}")
 

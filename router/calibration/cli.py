@@ -79,7 +79,8 @@ def calibrate(**given: Any) -> None:
     \b
     Examples:
       hybrid calibrate --url http://127.0.0.1:8080 --prompts mine.jsonl --out mine.score.json --work .calibration
-      hybrid calibrate ... --extract 'Answer: *(.+)'
+      hybrid calibrate ... --extract 'Answer: *(.+)'            # an answer without it is wrong
+      hybrid calibrate ... --extract '(?:Answer: *)?(.+)$'      # or the last line
       hybrid calibrate ... --judge command --judge-command 'python grade.py'
       hybrid calibrate ... --judge model --judge-model cloud
     """

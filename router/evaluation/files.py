@@ -1,13 +1,12 @@
-"""Files appear whole or not at all."""
+"""Results as files, whole or not at all."""
 
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from edge.engine.files import replace_file
 from edge.engine.settings import ConfigError
 
 
@@ -18,17 +17,7 @@ def write_file(path: Path, content: bytes) -> None:
         ConfigError: its folder cannot be written.
     """
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.chmod(0o644)
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        replace_file(path, content)
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be written ({exc.strerror}); give another place") from exc
 

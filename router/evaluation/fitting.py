@@ -176,12 +176,12 @@ def check_enough(sample: Sample) -> None:
     if gained < FEWEST_OF_A_KIND:
         raise EvaluationError(
             f"one-sided labels: the cloud is better on only {gained} of {count} rows, {FEWEST_OF_A_KIND} are needed; "
-            "give more or harder prompts, or keep everything on the edge"
+            "give more or harder prompts, see that right answers are judged right, or keep everything on the edge"
         )
     if count - gained < FEWEST_OF_A_KIND:
         raise EvaluationError(
             f"one-sided labels: the edge is as good on only {count - gained} of {count} rows, {FEWEST_OF_A_KIND} are "
-            "needed; give more or easier prompts, or send everything to the cloud"
+            "needed; give more or easier prompts, see that right answers are judged right, or use the cloud for all"
         )
     if sample.gain.sum() <= 0:
         raise EvaluationError(

@@ -8,10 +8,11 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
+from edge.engine.artifact import digest_file
 from edge.engine.settings import ConfigError
 from router.evaluation.metrics import Sample
 from router.scoring import EdgeAnswer
-from router.scoring.dataset import Identified, Row, digest_file, read_answers, read_rows
+from router.scoring.dataset import Row, read_answers, read_rows
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -64,11 +65,11 @@ def read_labels(data: Sequence[Path], answers: Sequence[Path] = ()) -> Labels:
             if row.id in rows:
                 raise ConfigError(f"{path}: the id {row.id!r} occurs in an earlier file too; ids must be unique")
             rows[row.id] = row
-        data_files.append(Source(path.name, digest_file(path), len(found)))
+        data_files.append(Source(path.name, digest_file(path).sha256, len(found)))
     known: dict[str, EdgeAnswer] = {}
     for path in answers:
         known |= (new := _read_answers(path, rows))
-        answer_files.append(Source(path.name, digest_file(path), len(new)))
+        answer_files.append(Source(path.name, digest_file(path).sha256, len(new)))
     return Labels(list(rows.values()), [known.get(key) for key in rows], data_files, answer_files)
 
 
@@ -97,10 +98,7 @@ def _deal(keys: Sequence[Key], order: Sequence[Key], folds: int) -> list[list[in
 
 def _read_answers(path: Path, rows: dict[str, Row]) -> dict[str, EdgeAnswer]:
     """Answers of the rows that the file knows; files of answers may cover some of the data only."""
-    read_answers(path, [])  # refuses a malformed file, so that its ids can be read plainly
-    lines = (line for line in path.read_bytes().splitlines() if line.strip())
-    named = (msgspec.json.decode(line, type=Identified).id for line in lines)
-    covered = [rows[one] for one in named if one in rows]
+    covered = {key: answer for key, answer in read_answers(path).items() if key in rows}
     if not covered:
         raise ConfigError(f"{path}: has no answer to any row of the data; its ids must be the rows' ids")
-    return dict(zip([row.id for row in covered], read_answers(path, covered), strict=True))
+    return covered

@@ -1,12 +1,12 @@
 """The file that a fit writes and the router loads: models, where they came from, and how good they were."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from edge.engine.files import replace_file
 from edge.engine.settings import ConfigError
 from router.scoring.answer_check import AnswerChecker, CheckModel
 from router.scoring.embedding import EmbeddingIdentity, open_embedding
@@ -85,15 +85,7 @@ def save_artifact(path: Path, artifact: ScoreArtifact) -> None:
         ConfigError: it cannot be written.
     """
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            temporary = Path(file.name)
-        try:
-            temporary.write_bytes(msgspec.json.encode(artifact) + b"\n")
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_file(path, msgspec.json.encode(artifact) + b"\n")
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be written ({exc.strerror}); name a file in a writable folder") from exc
 

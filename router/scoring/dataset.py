@@ -8,8 +8,7 @@ edge's whole answer) and may have `tokens` (each with `token`, `logprob` and `to
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -94,22 +93,13 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def read_answers(path: Path, rows: Sequence[Row]) -> list[EdgeAnswer]:
-    """One answer a row, in the order of the rows.
+def read_answers(path: Path) -> dict[str, EdgeAnswer]:
+    """The edge's answers by the rows' ids.
 
     Raises:
-        ConfigError: a row has none, or the file is wrong.
+        ConfigError: one line naming file, line and fix.
     """
-    found: Mapping[str, AnswerRow] = {row.id: row for row in _read(path, AnswerRow)}
-    missing = [row.id for row in rows if row.id not in found]
-    if missing:
-        raise ConfigError(f"{path}: {len(missing)} of {len(rows)} rows have no answer, {missing[0]!r} first")
-    return [found[row.id].answer() for row in rows]
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 in hex, for provenance."""
-    return sha256(path.read_bytes()).hexdigest()
+    return {row.id: row.answer() for row in _read(path, AnswerRow)}
 
 
 def _read(path: Path, kind: type[Kind]) -> list[Kind]:
