@@ -132,6 +132,7 @@ class Query:
     priority: Priority = Priority.STANDARD
     deadline: float | None = None
     request_id: str = ""
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,7 @@ class EmbeddingQuery:
     priority: Priority = Priority.STANDARD
     deadline: float | None = None
     request_id: str = ""
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

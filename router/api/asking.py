@@ -60,6 +60,7 @@ class Asker:
             priority=self.client.cap(self.priority or query.priority),
             deadline=self.deadline,
             request_id=self.request_id,
+            tenant=self.client.tenant,
         )
 
 

@@ -6,23 +6,18 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from edge.engine.settings import ConfigError, read_settings
+from router.config.cache import Cache
+from router.config.section import Name, Seconds, Section, Share
 from router.decision import AUTO, Target, Tier
 from router.query import Capability
 
-GENERAL_ARTIFACT: Final = Path(__file__).parent / "scoring" / "general.score.json"
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+GENERAL_ARTIFACT: Final = Path(__file__).parents[1] / "scoring" / "general.score.json"
 Port = Annotated[int, Meta(ge=1, le=65_535)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 Amount = Annotated[float, Meta(gt=0, le=1e9)]
 TokenPrice = Annotated[float, Meta(ge=0, le=1e9)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-
-
-class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Every part of the file: a misspelt key stops the start."""
 
 
 class Listen(Section, frozen=True):
@@ -204,6 +199,7 @@ class Config(Section, frozen=True):
     scoring: Scoring = Scoring()
     check: Check = Check()
     policy: AnyPolicy = ThresholdPolicy()
+    cache: Cache = Cache()
     keys_file: Path | None = None
 
     def chat_targets(self) -> list[Target]:
@@ -307,8 +303,26 @@ def _check_budget(config: Config) -> str | None:
     return None
 
 
+def _check_cache(config: Config) -> str | None:
+    cache = config.cache
+    if cache.semantic.enabled and config.scoring.embedding is None:
+        return "cache.semantic: needs scoring.embedding; name an embedding model's folder there, or disable it"
+    known = {AUTO, *Tier, *config.targets}
+    stranger = next((name for name in cache.response.routes if name not in known), None)
+    if stranger is not None:
+        return f"cache.response.routes.{stranger}: no such model; choose from {', '.join(sorted(known))}"
+    if cache.tiers.disk is not None and not cache.tiers.disk.folder.is_dir():
+        return f"cache.tiers.disk.folder: {cache.tiers.disk.folder} is not a folder; create it"
+    return None
+
+
 def _check_files(config: Config) -> str | None:
-    files = {"keys_file": config.keys_file, "scoring.artifact": config.scoring.artifact}
+    shared = config.cache.tiers.shared
+    files = {
+        "keys_file": config.keys_file,
+        "scoring.artifact": config.scoring.artifact,
+        "cache.tiers.shared.password_file": shared.password_file if shared else None,
+    }
     for name, target in config.targets.items():
         if isinstance(target, TritonTarget):
             files[f"targets.{name}.template"] = target.template
@@ -326,5 +340,6 @@ _CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _check_supports,
     _check_templates,
     _check_budget,
+    _check_cache,
     _check_files,
 )
