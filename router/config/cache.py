@@ -97,7 +97,8 @@ class ErrorBudget(Section, frozen=True):
 
 
 class SemanticCache(Section, frozen=True):
-    """Answers to questions that mean the same. Needs `scoring.embedding`; without `similarity`, what was calibrated for it.
+    """Answers to questions that mean the same. Needs `scoring.embedding`, which `similarity` was calibrated for, if
+    none is given.
 
     Questions longer than `most_characters` are not looked up.
     """
