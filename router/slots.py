@@ -1,0 +1,335 @@
+"""
+A target's slots over its backlog: who runs, who waits, who is refused. Synchronous and pure: times are given, and the
+simulator in `loadtests/queueing` runs this very code.
+
+A ticket's states, every one but the first two final:
+
+    offer -> WAITING -> RUNNING -> DONE
+          |          |-> EXPIRED     too late to start
+          |          |-> SHED        its place went to a more urgent one
+          |          '-> CANCELLED   its owner left
+          |-> RUNNING
+          '-> REFUSED, EXPIRED
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from heapq import heapify, heappop, heappush
+from math import inf
+
+from router.backlog import Backlog
+from router.concurrency import Gradient
+from router.config.lanes import Lane as LaneSection
+from router.forecast import Forecast, Forecaster
+from router.query import Priority
+from router.rates import Rates, Sample, Work
+from router.tenants import Entry
+
+_UNKNOWN_RETRY_S = 1.0
+"""Until a first answer was measured."""
+_SPARE = 64
+
+
+class State(StrEnum):
+    """Of a ticket."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    REFUSED = "refused"
+    SHED = "shed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class Refusal(StrEnum):
+    """Why there was no place. Metric label and part of the error alike."""
+
+    FULL = "full"
+    WAIT = "wait"
+    DEADLINE = "deadline"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a request asks of a lane; `work` is an estimate, `deadline` on the lane's clock."""
+
+    priority: Priority
+    tenant: str
+    work: Work
+    deadline: float = inf
+
+
+class Ticket(Entry):
+    """A demand's standing. `service_s` is predicted; `started` counts once it runs."""
+
+    __slots__ = ("demand", "ends", "refusal", "retry_after_s", "service_s", "started", "state")
+
+    def __init__(self, demand: Demand, arrived: float, service_s: float, start_by: float) -> None:
+        super().__init__(demand.priority, demand.tenant, demand.work.tokens, arrived, demand.deadline, start_by)
+        self.demand = demand
+        self.service_s = service_s
+        self.state = State.WAITING
+        self.started = arrived
+        self.ends = inf
+        self.refusal: Refusal | None = None
+        self.retry_after_s: float | None = None
+
+    @property
+    def wait_s(self) -> float:
+        """From arrival to start."""
+        return self.started - self.arrived
+
+
+@dataclass(slots=True)
+class ClassCount:
+    """What became of a class's tickets since the start; seconds are sums over those started, and over those done."""
+
+    started: int = 0
+    done: int = 0
+    refused: int = 0
+    shed: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    wait_s: float = 0.0
+    service_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassStatistics:
+    """A class now, and since the start."""
+
+    waiting: int
+    waiting_tokens: float
+    oldest_wait_s: float
+    count: ClassCount
+
+
+@dataclass(frozen=True, slots=True)
+class TenantStatistics:
+    """What a tenant has waiting."""
+
+    tenant: str
+    priority: Priority
+    waiting: int
+    waiting_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """A lane now. `tenants` are those with the most waiting."""
+
+    slots: int
+    running: int
+    backlog: int
+    classes: Mapping[Priority, ClassStatistics]
+    tenants: tuple[TenantStatistics, ...]
+
+
+Notify = Callable[[Ticket], None]
+
+
+class Slots:
+    """Between calls either all slots are taken or nobody waits."""
+
+    def __init__(
+        self, config: LaneSection, rates: Rates, notify: Notify, weights: Mapping[str, float] | None = None
+    ) -> None:
+        """
+        Args:
+            config: Bounds and guarantees.
+            rates: What is known of the target; learns from every answer.
+            notify: Told of each waiting ticket whose state changed, but not by its owner. May not call back.
+            weights: Of tenants.
+        """
+        shares = config.shares.by_class()
+        self._config = config
+        self._notify = notify
+        self._backlog = Backlog[Ticket](config.backlog, shares, config.aging_s, weights)
+        self._forecaster = Forecaster(rates, self._backlog, shares)
+        self._rates = rates
+        adaptive = config.adaptive
+        self._gradient = (
+            Gradient(adaptive.least, adaptive.most, adaptive.queue, adaptive.tolerance) if adaptive else None
+        )
+        self._running = 0
+        self._ends: list[tuple[float, int, Ticket]] = []
+        self._starts = 0
+        self._promised = -inf
+        self._counts = {p: ClassCount() for p in Priority}
+
+    @property
+    def slots(self) -> int:
+        """How many may run."""
+        return self._gradient.slots if self._gradient else self._config.slots
+
+    @property
+    def running(self) -> int:
+        """How many do; more than `slots` only after those became fewer."""
+        return self._running
+
+    @property
+    def waiting(self) -> int:
+        """How many do."""
+        return len(self._backlog)
+
+    def offer(self, demand: Demand, now: float) -> Ticket:
+        """Ask for a slot. The ticket waits, runs, is refused, or is expired."""
+        service_s = self._rates.predict(demand.work)
+        start_by = demand.deadline - self._config.doomed_part * service_s
+        ticket = Ticket(demand, now, service_s, start_by)
+        if demand.deadline <= now:
+            self._end(ticket, State.EXPIRED)
+        elif start_by <= now:
+            self._refuse(ticket, Refusal.DEADLINE, None)
+        elif self._running < self.slots:
+            self._start(ticket, now)
+        else:
+            self._queue(ticket, now)
+        return ticket
+
+    def leave(self, ticket: Ticket, now: float, sample: Sample | None = None) -> None:
+        """The owner is done with it, whatever its state: the slot, if it holds one, goes to the next.
+
+        Args:
+            ticket: Of this lane; may be given back more than once.
+            now: The time.
+            sample: What the answer took; None when it did not come to its end.
+        """
+        if ticket.state is State.WAITING:
+            self._backlog.cancel(ticket)
+            self._forecaster.see_gone(ticket)
+            self._end(ticket, State.CANCELLED)
+        elif ticket.state is State.RUNNING:
+            ticket.state = State.DONE
+            self._running -= 1
+            count = self._counts[ticket.priority]
+            count.done += 1
+            count.service_s += now - ticket.started
+            if sample is not None:
+                self._learn(ticket, sample)
+            self._fill(now)
+
+    def expire(self, now: float) -> None:
+        """Drop those that waited until it was too late to start."""
+        for ticket in self._backlog.expire(now):
+            self._forecaster.see_gone(ticket)
+            self._end(ticket, State.EXPIRED)
+            self._notify(ticket)
+
+    def next_expiry(self) -> float:
+        """When to call `expire`, at the latest."""
+        return self._backlog.next_expiry()
+
+    def forecast(self, demand: Demand, now: float) -> Forecast:
+        """When it would begin and end if it came now."""
+        return self._forecaster.forecast(demand.priority, demand.tenant, demand.work, self._free(), self.slots, now)
+
+    def statistics(self, now: float, most_tenants: int = 20) -> LaneStatistics:
+        """The state; O(tenants)."""
+        classes = {}
+        tenants: list[TenantStatistics] = []
+        for priority in Priority:
+            queue = self._backlog.of(priority)
+            oldest = next(iter(queue.entries.values()), None)
+            waited = now - oldest.arrived if oldest else 0.0
+            classes[priority] = ClassStatistics(len(queue), queue.work, waited, self._counts[priority])
+            tenants.extend(TenantStatistics(t.name, priority, len(t.waiting), t.work) for t in queue.tenants.values())
+        tenants.sort(key=lambda t: t.waiting_tokens, reverse=True)
+        return LaneStatistics(self.slots, self._running, self.waiting, classes, tuple(tenants[:most_tenants]))
+
+    def _free(self) -> int:
+        return max(self.slots - self._running, 0)
+
+    def _queue(self, ticket: Ticket, now: float) -> None:
+        """All slots are taken: wait, unless that is hopeless or there is no room."""
+        self.expire(now)
+        wait_s = self._forecaster.wait_s(ticket.priority, ticket.tenant, ticket.work, ticket.service_s, self.slots, now)
+        in_time_s = ticket.deadline - now - ticket.service_s
+        most_s = min(self._config.most_wait.of(ticket.priority) or inf, self._config.aging_s)
+        if wait_s > min(in_time_s, most_s):
+            # a queue that nobody joins gets shorter by a second a second
+            refusal = Refusal.DEADLINE if in_time_s < most_s else Refusal.WAIT
+            allowed_s = min(in_time_s, most_s)
+            self._refuse(ticket, refusal, wait_s - allowed_s if allowed_s > 0 else None)
+            return
+        displaced = self._backlog.offer(ticket, now)
+        if displaced is ticket:
+            self._refuse(ticket, Refusal.FULL, self._promise_room(now))
+            return
+        self._forecaster.see_waiting(ticket)
+        if displaced is not None:
+            displaced.refusal = Refusal.FULL
+            displaced.retry_after_s = self._promise_room(now)
+            self._forecaster.see_gone(displaced)
+            self._end(displaced, State.SHED)
+            self._notify(displaced)
+
+    def _fill(self, now: float) -> None:
+        """Free slots go to those who wait."""
+        self.expire(now)
+        while self._running < self.slots:
+            ticket = self._backlog.take(now)
+            if ticket is None:
+                return
+            self._forecaster.see_gone(ticket)
+            self._start(ticket, now)
+            self._notify(ticket)
+
+    def _start(self, ticket: Ticket, now: float) -> None:
+        self._running += 1
+        self._starts += 1
+        ticket.state = State.RUNNING
+        ticket.started = now
+        ticket.ends = now + ticket.service_s
+        heappush(self._ends, (ticket.ends, self._starts, ticket))
+        if len(self._ends) > 2 * self._running + _SPARE:
+            self._ends = [item for item in self._ends if item[2].state is State.RUNNING]
+            heapify(self._ends)
+        self._forecaster.see_started(ticket, now)
+        count = self._counts[ticket.priority]
+        count.started += 1
+        count.wait_s += now - ticket.arrived
+
+    def _learn(self, ticket: Ticket, sample: Sample) -> None:
+        self._backlog.settle(ticket, sample.work.tokens)
+        self._rates.add(sample)
+        if self._gradient is not None and sample.service_s > 0:
+            latency = sample.service_s / max(sample.work.completion_tokens, 1.0)
+            self._gradient.add(latency, self._running + 1)
+
+    def _refuse(self, ticket: Ticket, refusal: Refusal, retry_after_s: float | None) -> None:
+        ticket.refusal = refusal
+        ticket.retry_after_s = retry_after_s
+        self._end(ticket, State.REFUSED)
+
+    def _end(self, ticket: Ticket, state: State) -> None:
+        ticket.state = state
+        count = self._counts[ticket.priority]
+        match state:
+            case State.REFUSED:
+                count.refused += 1
+            case State.SHED:
+                count.shed += 1
+            case State.EXPIRED:
+                count.expired += 1
+            case _:
+                count.cancelled += 1
+
+    def _promise_room(self, now: float) -> float:
+        """Seconds until a place in the backlog gets free that was not promised to another one refused before.
+
+        Nobody keeps the promises, and not everybody comes back: they reach no further than until all that waits now is
+        gone.
+        """
+        if not self._rates.known:
+            return _UNKNOWN_RETRY_S
+        every_s = self._rates.service_s / self.slots
+        ends = self._ends
+        while ends and ends[0][2].state is not State.RUNNING:
+            heappop(ends)
+        next_end = ends[0][0] if ends else now
+        first = next_end if next_end > now else now + every_s
+        self._promised = min(max(first, self._promised + every_s), first + self.waiting * every_s)
+        return self._promised - now
