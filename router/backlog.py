@@ -15,10 +15,9 @@ from math import inf
 from typing import Generic, TypeVar
 
 from router.query import Priority
-from router.tenants import Entry, FairQueue
+from router.tenants import SPARE, Entry, FairQueue
 
 E = TypeVar("E", bound=Entry)
-_SPARE = 64
 _CLASSES = tuple(Priority)
 
 
@@ -29,10 +28,8 @@ class PriorityClass(FairQueue[E]):
     it takes itself ahead of more urgent work.
     """
 
-    def __init__(self, priority: Priority, share: float, room: int, weights: Mapping[str, float], idle: int) -> None:
-        super().__init__(weights, idle)
-        self.priority = priority
-        self.rank = _CLASSES.index(priority)
+    def __init__(self, share: float, room: int, weights: Mapping[str, float], most_idle: int) -> None:
+        super().__init__(weights, most_idle)
         self.share = share
         self.room = room
         self.debt = 0.0
@@ -40,7 +37,7 @@ class PriorityClass(FairQueue[E]):
     def see_other_served(self, work: float) -> None:
         """Another class took so much."""
         self.debt += self.share * work
-        if not self.entries and self.debt > 0:
+        if self.debt > 0 and not self.count:
             self.debt = 0.0
 
     def see_served(self, work: float, *, ahead: bool) -> None:
@@ -48,9 +45,15 @@ class PriorityClass(FairQueue[E]):
 
         Work that delayed nobody more urgent is free: capacity that others leave is no loan.
         """
-        floor = -work if ahead else min(self.debt, 0.0)
-        self.debt = max(self.debt - (1 - self.share) * work, floor)
-        if not self.entries and self.debt > 0:
+        if ahead:
+            self.debt = max(self.debt - (1 - self.share) * work, -work)
+        elif self.debt > 0:
+            self.debt = max(self.debt - (1 - self.share) * work, 0.0)
+        self.forgive()
+
+    def forgive(self) -> None:
+        """Nothing is owed to a class that wants nothing."""
+        if self.debt > 0 and not self.count:
             self.debt = 0.0
 
 
@@ -78,21 +81,21 @@ class Backlog(Generic[E]):
         self.capacity = capacity
         self.aging_s = aging_s
         self._numbers = 0
-        self._classes = tuple(
-            PriorityClass[E](
-                p, shares.get(p, 0.0), int(shares.get(p, 0.0) * capacity), weights or {}, most_idle_tenants
-            )
+        self._count = 0
+        self._aged_at = inf
+        """Nobody has waited for the aging bound before."""
+        self._of = {
+            p: PriorityClass[E](share, int(share * capacity), weights or {}, most_idle_tenants)
             for p in _CLASSES
-        )
-        self._of = {c.priority: c for c in self._classes}
+            for share in (shares.get(p, 0.0),)
+        }
+        self._classes = tuple(self._of.values())
         self._expiries: list[tuple[float, int, E]] = []
-        self._expired: list[E] = []
+        self.expired: list[E] = []
+        """Those not reported yet."""
 
     def __len__(self) -> int:
-        return sum([len(c.entries) for c in self._classes])
-
-    def __contains__(self, entry: Entry) -> bool:
-        return self._of[entry.priority].entries.get(entry.number) is entry
+        return self._count
 
     def of(self, priority: Priority) -> PriorityClass[E]:
         """A class, to look at."""
@@ -100,44 +103,55 @@ class Backlog(Generic[E]):
 
     def offer(self, entry: E, now: float) -> E | None:
         """Let it wait. Returns who has no room for that: nobody, another that was waiting, or the entry itself."""
-        self._drop_expired(now)
+        expiries = self._expiries
+        if expiries and expiries[0][0] <= now:
+            self._drop_expired(now)
         displaced = None
-        if len(self) >= self.capacity:
+        if self._count >= self.capacity:
             displaced = self._find_displaced(entry)
             if displaced is None:
                 return entry
             self._remove(displaced)
+        if not self._count:
+            self._aged_at = entry.arrived + self.aging_s
         self._numbers += 1
+        self._count += 1
         entry.number = self._numbers
         self._of[entry.priority].add(entry)
         if entry.start_by < inf:
             heappush(self._expiries, (entry.start_by, entry.number, entry))
+            if len(self._expiries) > 2 * self._count + SPARE:
+                self._expiries = [item for item in self._expiries if item[2].waits]
+                heapify(self._expiries)
         return displaced
 
     def take(self, now: float) -> E | None:
         """The next one, which waits no more; never one that may not start any more."""
-        self._drop_expired(now)
-        oldest = self.oldest()
-        if oldest is None:
+        expiries = self._expiries
+        if expiries and expiries[0][0] <= now:
+            self._drop_expired(now)
+        if not self._count:
             return None
-        if now - oldest.arrived >= self.aging_s:
-            entry, chosen = oldest, self._of[oldest.priority]
-            chosen.serve(entry)
-        else:
+        aged = self._find_aged(now) if now >= self._aged_at else None
+        if aged is None:
             chosen = self._choose()
             entry = chosen.take()
+        else:
+            chosen, entry = self._of[aged.priority], aged
+            chosen.serve(entry)
+        self._count -= 1
         ahead = False
         for other in self._classes:
             if other is chosen:
                 other.see_served(entry.work, ahead=ahead)
-            else:
-                ahead = ahead or len(other) > 0
+            elif other.count or other.debt:
+                ahead = ahead or other.count > 0
                 other.see_other_served(entry.work)
         return entry
 
     def cancel(self, entry: E) -> bool:
         """It waits no more; False when it did not."""
-        if entry not in self:
+        if not entry.waits:
             return False
         self._remove(entry)
         return True
@@ -145,7 +159,7 @@ class Backlog(Generic[E]):
     def expire(self, now: float) -> list[E]:
         """Those that waited until they may not start any more, each reported once; they wait no more."""
         self._drop_expired(now)
-        expired, self._expired = self._expired, []
+        expired, self.expired = self.expired, []
         return expired
 
     def settle(self, entry: E, used: float) -> None:
@@ -153,22 +167,21 @@ class Backlog(Generic[E]):
         self._of[entry.priority].settle(entry, used)
 
     def next_expiry(self) -> float:
-        """When the next one expires, if it waits so long; infinite if none can. O(1)."""
-        self._drop_dead_expiries()
-        return self._expiries[0][0] if self._expiries else inf
+        """When the next one expires, if it waits so long; infinite if none can."""
+        expiries = self._expiries
+        while expiries and not expiries[0][2].waits:
+            heappop(expiries)
+        return expiries[0][0] if expiries else inf
 
-    def oldest(self) -> E | None:
-        """Who waits longest."""
-        oldest: E | None = None
-        for candidate in self._classes:
-            if candidate.entries:
-                entry = next(iter(candidate.entries.values()))
-                if oldest is None or entry.number < oldest.number:
-                    oldest = entry
-        return oldest
+    def _find_aged(self, now: float) -> E | None:
+        """The oldest, if its time has come."""
+        heads = [head for c in self._classes if (head := c.oldest()) is not None]
+        oldest = min(heads, key=_arrived)
+        self._aged_at = oldest.arrived + self.aging_s
+        return oldest if now >= self._aged_at else None
 
     def _choose(self) -> PriorityClass[E]:
-        waiting = [c for c in self._classes if c.entries]
+        waiting = [c for c in self._classes if c.count]
         for candidate in waiting[1:]:
             if candidate.debt > 0:
                 return candidate
@@ -185,39 +198,29 @@ class Backlog(Generic[E]):
         for candidate in reversed(self._classes):
             if candidate is own:
                 heaviest = own.heaviest()
-                if heaviest is not None and heaviest.load > self._load_with(own, entry):
+                if heaviest is not None and heaviest.work / heaviest.weight > own.load_with(entry):
                     return heaviest.latest()
-                if len(own) >= own.room:
+                if own.count >= own.room:
                     return None
-            elif len(candidate) > candidate.room:
+            elif candidate.count > candidate.room:
                 heaviest = candidate.heaviest()
                 return heaviest.latest() if heaviest else None
         return None
 
-    @staticmethod
-    def _load_with(own: PriorityClass[E], entry: E) -> float:
-        tenant = own.tenants.get(entry.tenant)
-        if tenant is None:
-            return entry.work / own.weight(entry.tenant)
-        return (tenant.work + entry.work) / tenant.weight
-
     def _remove(self, entry: E) -> None:
+        self._count -= 1
         chosen = self._of[entry.priority]
         chosen.remove(entry)
-        if not chosen and chosen.debt > 0:
-            chosen.debt = 0.0
+        chosen.forgive()
 
     def _drop_expired(self, now: float) -> None:
         expiries = self._expiries
         while expiries and expiries[0][0] <= now:
             entry = heappop(expiries)[2]
-            if entry in self:
+            if entry.waits:
                 self._remove(entry)
-                self._expired.append(entry)
-        if len(expiries) > _SPARE and len(expiries) > 2 * len(self) + _SPARE:
-            self._expiries = [item for item in expiries if item[2] in self]
-            heapify(self._expiries)
+                self.expired.append(entry)
 
-    def _drop_dead_expiries(self) -> None:
-        while self._expiries and self._expiries[0][2] not in self:
-            heappop(self._expiries)
+
+def _arrived(entry: Entry) -> tuple[float, int]:
+    return entry.arrived, entry.number

@@ -12,6 +12,8 @@ from router.tenants import Entry
 
 _MEMORY_S = 30.0
 """Over about how long the load of a class is taken."""
+_STEP_S = 0.1
+"""Less time does not fade anything."""
 _LEAST_PART = 0.02
 _CLASSES = tuple(Priority)
 
@@ -58,7 +60,7 @@ class Load:
     def _fade(self, now: float) -> None:
         if self._at is None:
             self._at = now
-        elif now > self._at:
+        elif now > self._at + _STEP_S:
             kept = exp((self._at - now) / _MEMORY_S)
             self._sum *= kept
             self._weight = 1 - (1 - self._weight) * kept  # how much of the memory there is yet
@@ -88,7 +90,8 @@ class Forecaster:
     def see_gone(self, ticket: Timed) -> None:
         """It left the backlog, however."""
         rank = self._ranks[ticket.priority]
-        self._waiting_s[rank] = max(self._waiting_s[rank] - ticket.service_s, 0.0) if self._queues[rank] else 0.0
+        left = self._waiting_s[rank] - ticket.service_s
+        self._waiting_s[rank] = left if left > 0 and self._queues[rank].count else 0.0
 
     def see_started(self, ticket: Timed, now: float) -> None:
         """It got a slot."""
@@ -106,14 +109,14 @@ class Forecaster:
             return 0.0
         rank = self._ranks[priority]
         own_s = self._ahead_in_class(rank, tenant, work, service_s)
-        urgent_s = sum(self._waiting_s[:rank])
-        left = 1.0
-        for i, load in enumerate(self._loads):
-            if i < rank:
-                left -= load.read(now) / slots
-            elif i > rank and self._queues[i]:
-                left -= self._shares[i]
         share = self._shares[rank]
+        urgent_s, left = 0.0, 1.0
+        for i, queue in enumerate(self._queues):
+            if i < rank:
+                urgent_s += self._waiting_s[i]
+                left -= self._loads[i].read(now) / slots
+            elif i > rank and queue.count:
+                left -= self._shares[i]
         ahead_s = (urgent_s + own_s) / max(left, share, _LEAST_PART)
         if share > 0:
             ahead_s = min(ahead_s, own_s / share)
@@ -122,7 +125,7 @@ class Forecaster:
     def _ahead_in_class(self, rank: int, tenant: str, work: float, service_s: float) -> float:
         """Seconds of service before its own in a fair order: others get no more each than its tenant has waiting."""
         queue = self._queues[rank]
-        if not queue:
+        if not queue.count:
             return 0.0
         waiting_s = self._waiting_s[rank]
         own = queue.tenants.get(tenant)

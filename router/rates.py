@@ -12,6 +12,8 @@ _FEWEST = 5
 """So many answers make a target known; before, nothing is predicted."""
 _WEIGHT = 0.05
 """Of a new sample, once there were as many as its inverse."""
+_LINE_WEIGHT = _WEIGHT / 4
+"""A line needs a longer memory than a mean."""
 _REACH = 4.0
 """Samples beyond the mean times this, or below it over this, count as if there."""
 
@@ -59,24 +61,30 @@ class Mean:
 class FirstToken:
     """Seconds to the first token as a line over prompt tokens, both coefficients >= 0."""
 
-    __slots__ = ("_n", "_x", "_xx", "_xy", "_y", "intercept_s", "slope_s")
+    __slots__ = ("_count", "_covariance", "_prompt_tokens", "_seconds", "_variance", "intercept_s", "slope_s")
 
     def __init__(self) -> None:
-        self._n = self._x = self._y = self._xx = self._xy = 0.0
+        self._count = 0
+        self._prompt_tokens = 0.0
+        self._seconds = 0.0
+        self._variance = 0.0
+        self._covariance = 0.0
         self.intercept_s = 0.0
         self.slope_s = 0.0
 
     def add(self, prompt_tokens: float, first_s: float) -> None:
         """One more."""
-        if self._n > _FEWEST:
-            expected = self.predict(prompt_tokens)
+        self._count += 1
+        if self._count > _FEWEST:
+            expected = self.intercept_s + self.slope_s * prompt_tokens
             first_s = min(max(first_s, expected / _REACH), expected * _REACH)
-        keep = 1 - _WEIGHT / 4  # a line needs a longer memory than a mean
-        self._n = keep * self._n + 1
-        self._x = keep * self._x + prompt_tokens
-        self._y = keep * self._y + first_s
-        self._xx = keep * self._xx + prompt_tokens * prompt_tokens
-        self._xy = keep * self._xy + prompt_tokens * first_s
+        weight = max(1.0 / self._count, _LINE_WEIGHT)
+        longer = prompt_tokens - self._prompt_tokens
+        later = first_s - self._seconds
+        self._prompt_tokens += weight * longer
+        self._seconds += weight * later
+        self._variance = (1 - weight) * (self._variance + weight * longer * longer)
+        self._covariance = (1 - weight) * (self._covariance + weight * longer * later)
         self._fit()
 
     def predict(self, prompt_tokens: float) -> float:
@@ -84,14 +92,15 @@ class FirstToken:
         return self.intercept_s + self.slope_s * prompt_tokens
 
     def _fit(self) -> None:
-        n, x, y = self._n, self._x, self._y
-        spread = n * self._xx - x * x
-        # without spread of lengths there is only one point on the line
-        slope = max((n * self._xy - x * y) / spread, 0.0) if spread > 1e-6 * x * x else 0.0
-        intercept = (y - slope * x) / n
-        if intercept < 0:
-            intercept, slope = 0.0, y / x
-        self.intercept_s, self.slope_s = intercept, slope
+        x, y = self._prompt_tokens, self._seconds
+        # lengths without spread are one point, and say nothing of a slope
+        slope = self._covariance / self._variance if self._variance > 1e-6 * x * x else 0.0
+        if slope < 0:
+            slope = 0.0
+        elif slope * x > y:
+            slope = y / x
+        self.slope_s = slope
+        self.intercept_s = y - slope * x
 
 
 class Rates:

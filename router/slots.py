@@ -12,7 +12,7 @@ A ticket's states, every one but the first two final:
           '-> REFUSED, EXPIRED
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from heapq import heapify, heappop, heappush
@@ -67,7 +67,9 @@ class Ticket(Entry):
     __slots__ = ("demand", "ends", "refusal", "retry_after_s", "service_s", "started", "state")
 
     def __init__(self, demand: Demand, arrived: float, service_s: float, start_by: float) -> None:
-        super().__init__(demand.priority, demand.tenant, demand.work.tokens, arrived, demand.deadline, start_by)
+        work = demand.work
+        tokens = work.prompt_tokens + work.completion_tokens
+        super().__init__(demand.priority, demand.tenant, tokens, arrived, demand.deadline, start_by)
         self.demand = demand
         self.service_s = service_s
         self.state = State.WAITING
@@ -153,16 +155,14 @@ class Slots:
         self._gradient = (
             Gradient(adaptive.least, adaptive.most, adaptive.queue, adaptive.tolerance) if adaptive else None
         )
+        self.slots = adaptive.least if adaptive else config.slots
+        """How many may run."""
         self._running = 0
         self._ends: list[tuple[float, int, Ticket]] = []
         self._starts = 0
         self._promised = -inf
+        self._most_wait_s = {p: min(config.most_wait.of(p) or inf, config.aging_s) for p in Priority}
         self._counts = {p: ClassCount() for p in Priority}
-
-    @property
-    def slots(self) -> int:
-        """How many may run."""
-        return self._gradient.slots if self._gradient else self._config.slots
 
     @property
     def running(self) -> int:
@@ -213,7 +213,10 @@ class Slots:
 
     def expire(self, now: float) -> None:
         """Drop those that waited until it was too late to start."""
-        for ticket in self._backlog.expire(now):
+        self._report(self._backlog.expire(now))
+
+    def _report(self, expired: Sequence[Ticket]) -> None:
+        for ticket in expired:
             self._forecaster.see_gone(ticket)
             self._end(ticket, State.EXPIRED)
             self._notify(ticket)
@@ -232,10 +235,10 @@ class Slots:
         tenants: list[TenantStatistics] = []
         for priority in Priority:
             queue = self._backlog.of(priority)
-            oldest = next(iter(queue.entries.values()), None)
+            oldest = queue.oldest()
             waited = now - oldest.arrived if oldest else 0.0
-            classes[priority] = ClassStatistics(len(queue), queue.work, waited, self._counts[priority])
-            tenants.extend(TenantStatistics(t.name, priority, len(t.waiting), t.work) for t in queue.tenants.values())
+            classes[priority] = ClassStatistics(queue.count, queue.work, waited, self._counts[priority])
+            tenants.extend(TenantStatistics(t.name, priority, t.count, t.work) for t in queue.tenants.values())
         tenants.sort(key=lambda t: t.waiting_tokens, reverse=True)
         return LaneStatistics(self.slots, self._running, self.waiting, classes, tuple(tenants[:most_tenants]))
 
@@ -244,10 +247,9 @@ class Slots:
 
     def _queue(self, ticket: Ticket, now: float) -> None:
         """All slots are taken: wait, unless that is hopeless or there is no room."""
-        self.expire(now)
         wait_s = self._forecaster.wait_s(ticket.priority, ticket.tenant, ticket.work, ticket.service_s, self.slots, now)
         in_time_s = ticket.deadline - now - ticket.service_s
-        most_s = min(self._config.most_wait.of(ticket.priority) or inf, self._config.aging_s)
+        most_s = self._most_wait_s[ticket.priority]
         if wait_s > min(in_time_s, most_s):
             # a queue that nobody joins gets shorter by a second a second
             refusal = Refusal.DEADLINE if in_time_s < most_s else Refusal.WAIT
@@ -255,6 +257,8 @@ class Slots:
             self._refuse(ticket, refusal, wait_s - allowed_s if allowed_s > 0 else None)
             return
         displaced = self._backlog.offer(ticket, now)
+        if self._backlog.expired:
+            self.expire(now)
         if displaced is ticket:
             self._refuse(ticket, Refusal.FULL, self._promise_room(now))
             return
@@ -268,14 +272,12 @@ class Slots:
 
     def _fill(self, now: float) -> None:
         """Free slots go to those who wait."""
-        self.expire(now)
-        while self._running < self.slots:
-            ticket = self._backlog.take(now)
-            if ticket is None:
-                return
+        while self._running < self.slots and (ticket := self._backlog.take(now)) is not None:
             self._forecaster.see_gone(ticket)
             self._start(ticket, now)
             self._notify(ticket)
+        if self._backlog.expired:
+            self.expire(now)
 
     def _start(self, ticket: Ticket, now: float) -> None:
         self._running += 1
@@ -298,6 +300,7 @@ class Slots:
         if self._gradient is not None and sample.service_s > 0:
             latency = sample.service_s / max(sample.work.completion_tokens, 1.0)
             self._gradient.add(latency, self._running + 1)
+            self.slots = self._gradient.slots
 
     def _refuse(self, ticket: Ticket, refusal: Refusal, retry_after_s: float | None) -> None:
         ticket.refusal = refusal

@@ -5,9 +5,12 @@ Between tenants it is start-time fair queueing (Goyal, Vin, Cheng: "Start-time F
 a tenant's next entry has a start tag in virtual time, the smallest tag goes first, and being served moves the tenant's
 tag on by work over weight. Fair whatever the speed of the target, and blind to lengths that are only known afterwards:
 `settle` makes those good on the tenant's next turn.
+
+Who stops waiting is only marked; heaps and lists lose the dead when they meet them, and are rebuilt before the dead are
+more than the living.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
@@ -15,8 +18,10 @@ from typing import Generic, TypeVar
 
 from router.query import Priority
 
-_SPARE = 64
-"""So many dead items may a heap hold beside as many as are alive, before it is rebuilt."""
+SPARE = 64
+"""So many dead items may stand beside as many as are alive, before a rebuild."""
+_HEADROOM = 1.25
+"""A tenant's load may grow by this before it is said anew."""
 
 
 class Entry:
@@ -25,7 +30,7 @@ class Entry:
     From `start_by` on it may not start any more; never after `deadline`, which orders it inside its tenant.
     """
 
-    __slots__ = ("arrived", "deadline", "number", "priority", "start_by", "tenant", "work")
+    __slots__ = ("arrived", "deadline", "number", "priority", "start_by", "tenant", "waits", "work")
 
     def __init__(
         self,
@@ -41,9 +46,11 @@ class Entry:
         self.work = work
         self.arrived = arrived
         self.deadline = deadline
-        self.start_by = min(start_by, deadline)
+        self.start_by = min(deadline, start_by)
         self.number = 0
         """The backlog's own, in the order of arrival."""
+        self.waits = False
+        """Whether it is in a backlog; the backlog's own."""
 
 
 E = TypeVar("E", bound=Entry)
@@ -52,7 +59,7 @@ E = TypeVar("E", bound=Entry)
 class Tenant(Generic[E]):
     """A tenant's entries of one class. `start` is the start tag of its next one, in tokens of virtual time."""
 
-    __slots__ = ("correction", "name", "order", "ranked", "start", "tagged", "waiting", "weight", "work")
+    __slots__ = ("claimed", "correction", "count", "name", "order", "stack", "start", "tagged", "weight", "work")
 
     def __init__(self, name: str, weight: float, start: float) -> None:
         self.name = name
@@ -60,49 +67,56 @@ class Tenant(Generic[E]):
         self.start = start
         self.correction = 0.0
         """Tokens used beyond the estimates, less than none if fewer; paid at the next turn."""
-        self.waiting: OrderedDict[int, E] = OrderedDict()
-        self.order: list[tuple[float, int]] = []
+        self.order: list[tuple[float, int, E]] = []
+        self.stack: list[E] = []
+        """In the order of arrival."""
+        self.count = 0
         self.work = 0.0
         self.tagged = False
         """Whether an item of it is in the heap of start tags."""
-        self.ranked = 0.0
-        """The load that its item in the heap of loads says; 0 without one. Never below the true load."""
-
-    @property
-    def load(self) -> float:
-        """Waiting work over weight."""
-        return self.work / self.weight
+        self.claimed = 0.0
+        """The load that its item in the heap of loads claims, at least the true one; 0 without an item."""
 
     def add(self, entry: E) -> None:
         """One more."""
-        self.waiting[entry.number] = entry
+        self.count += 1
         self.work += entry.work
-        heappush(self.order, (entry.deadline, entry.number))
+        heappush(self.order, (entry.deadline, entry.number, entry))
+        self.stack.append(entry)
 
-    def drop(self, entry: E) -> None:
-        """Not waiting any more; its place in the order is cleaned up later."""
-        del self.waiting[entry.number]
-        self.work = self.work - entry.work if self.waiting else 0.0
-        if len(self.order) > 2 * len(self.waiting) + _SPARE:
-            self.order = [item for item in self.order if item[1] in self.waiting]
+    def forget(self, work: float) -> None:
+        """One that stopped waiting."""
+        self.count -= 1
+        self.work = self.work - work if self.count else 0.0
+        most = 2 * self.count + SPARE
+        if len(self.order) > most:
+            self.order = [item for item in self.order if item[2].waits]
             heapify(self.order)
+        if len(self.stack) > most:
+            self.stack = [entry for entry in self.stack if entry.waits]
 
     def first(self) -> E:
         """The one with the earliest deadline, and of those the longest waiting."""
-        order, waiting = self.order, self.waiting
-        while order[0][1] not in waiting:
+        order = self.order
+        while not order[0][2].waits:
             heappop(order)
-        return waiting[order[0][1]]
+        return order[0][2]
 
     def latest(self) -> E:
         """The one that came last."""
-        return self.waiting[next(reversed(self.waiting))]
+        stack = self.stack
+        while not stack[-1].waits:
+            stack.pop()
+        return stack[-1]
 
     def pay(self, work: float, floor: float) -> None:
         """Move the start tag on by what was taken; what was used less than estimated before shortens the move."""
-        due = work + self.correction
-        self.correction = min(due, 0.0)
-        self.start = max(self.start, floor) + max(due, 0.0) / self.weight
+        start = max(floor, self.start)
+        if self.correction:
+            work += self.correction
+            self.correction = min(work, 0.0)
+            work = max(work, 0.0)
+        self.start = start + work / self.weight
 
 
 class FairQueue(Generic[E]):
@@ -118,73 +132,75 @@ class FairQueue(Generic[E]):
         self._most_idle = most_idle
         self._virtual = 0.0
         self._ticks = 0
-        self._tenants: dict[str, Tenant[E]] = {}
         self._idle: OrderedDict[str, Tenant[E]] = OrderedDict()
         self._starts: list[tuple[float, int, Tenant[E]]] = []
         self._loads: list[tuple[float, int, Tenant[E]]] = []
-        self.entries: OrderedDict[int, E] = OrderedDict()
-        """All that wait, in the order of arrival."""
+        self._arrivals: deque[E] = deque()
+        self.tenants: dict[str, Tenant[E]] = {}
+        """Those that wait. Not to be changed from outside, like the two below."""
+        self.count = 0
+        """Waiting."""
         self.work = 0.0
         """Waiting, in tokens."""
 
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @property
-    def tenants(self) -> Mapping[str, Tenant[E]]:
-        """Those that wait."""
-        return self._tenants
-
-    def weight(self, name: str) -> float:
-        """A tenant's."""
-        return self._weights.get(name, 1.0)
-
     def add(self, entry: E) -> None:
         """One more; `entry.number` is unique and rising."""
-        tenant = self._tenants.get(entry.tenant) or self._wake(entry.tenant)
+        tenant = self.tenants.get(entry.tenant)
+        if tenant is None:
+            tenant = self._wake(entry.tenant)
+        entry.waits = True
         tenant.add(entry)
-        self.entries[entry.number] = entry
+        self._arrivals.append(entry)
+        self.count += 1
         self.work += entry.work
-        if tenant.load > tenant.ranked:
-            self._rank(tenant)
+        load = tenant.work / tenant.weight
+        if load > tenant.claimed:
+            self._claim(tenant, load * _HEADROOM)
 
     def take(self) -> E:
         """The next in fair order; there must be one."""
         starts = self._starts
         while True:
             start, _, tenant = starts[0]
-            if not tenant.waiting:
+            if not tenant.count:
                 heappop(starts)
                 tenant.tagged = False
             elif start < tenant.start:
-                heapreplace(starts, (tenant.start, self._tick(), tenant))
+                self._ticks += 1
+                heapreplace(starts, (tenant.start, self._ticks, tenant))
             else:
                 break
         self._virtual = start
         entry = tenant.first()
-        self.serve(entry)
+        tenant.pay(entry.work, start)
+        self._forget(entry, tenant)
         return entry
 
     def serve(self, entry: E) -> None:
         """Take this one, whoever is next; its tenant pays all the same."""
-        tenant = self._tenants[entry.tenant]
+        tenant = self.tenants[entry.tenant]
         tenant.pay(entry.work, self._virtual)
-        self.remove(entry)
+        self._forget(entry, tenant)
 
     def remove(self, entry: E) -> None:
         """Without being served."""
-        tenant = self._tenants[entry.tenant]
-        tenant.drop(entry)
-        del self.entries[entry.number]
-        self.work = self.work - entry.work if self.entries else 0.0
-        if not tenant.waiting:
-            del self._tenants[tenant.name]
-            self._remember(tenant)
+        self._forget(entry, self.tenants[entry.tenant])
+
+    def oldest(self) -> E | None:
+        """Who waits longest."""
+        if not self.count:
+            return None
+        arrivals = self._arrivals
+        while not arrivals[0].waits:
+            arrivals.popleft()
+        return arrivals[0]
 
     def settle(self, entry: E, used: float) -> None:
         """A taken entry is over and used so many tokens: its tenant's next turn comes so much later or sooner."""
         difference = used - entry.work
-        tenant = self._tenants.get(entry.tenant) or self._idle.get(entry.tenant)
+        if not difference:
+            return
+        tenant = self.tenants.get(entry.tenant) or self._idle.get(entry.tenant)
         if tenant is not None:
             tenant.correction += difference
         elif difference > 0:
@@ -196,31 +212,50 @@ class FairQueue(Generic[E]):
         """The tenant with the largest load."""
         loads = self._loads
         while loads:
-            claimed, _, tenant = loads[0]
-            if -claimed != tenant.ranked:
+            claim, _, tenant = loads[0]
+            if -claim != tenant.claimed:
                 heappop(loads)
-            elif not tenant.waiting:
+            elif not tenant.count:
                 heappop(loads)
-                tenant.ranked = 0.0
-            elif tenant.load < tenant.ranked:
+                tenant.claimed = 0.0
+            elif (load := tenant.work / tenant.weight) < tenant.claimed:
                 heappop(loads)
-                self._rank(tenant)
+                self._claim(tenant, load)
             else:
                 return tenant
         return None
 
+    def load_with(self, entry: E) -> float:
+        """Waiting work over weight of the entry's tenant, if it waited too."""
+        tenant = self.tenants.get(entry.tenant)
+        if tenant is None:
+            return entry.work / self._weights.get(entry.tenant, 1.0)
+        return (tenant.work + entry.work) / tenant.weight
+
     def _make(self, name: str) -> Tenant[E]:
-        return Tenant(name, self.weight(name), self._virtual)
+        return Tenant(name, self._weights.get(name, 1.0), self._virtual)
 
     def _wake(self, name: str) -> Tenant[E]:
         """A tenant that had nothing waiting; time that it let pass gives it nothing."""
         tenant = self._idle.pop(name, None) or self._make(name)
         tenant.start = max(tenant.start, self._virtual)
-        self._tenants[name] = tenant
+        self.tenants[name] = tenant
         if not tenant.tagged:
             tenant.tagged = True
-            heappush(self._starts, (tenant.start, self._tick(), tenant))
+            self._ticks += 1
+            heappush(self._starts, (tenant.start, self._ticks, tenant))
         return tenant
+
+    def _forget(self, entry: E, tenant: Tenant[E]) -> None:
+        entry.waits = False
+        tenant.forget(entry.work)
+        self.count -= 1
+        self.work = self.work - entry.work if self.count else 0.0
+        if len(self._arrivals) > 2 * self.count + SPARE:
+            self._arrivals = deque([other for other in self._arrivals if other.waits])
+        if not tenant.count:
+            del self.tenants[tenant.name]
+            self._remember(tenant)
 
     def _remember(self, tenant: Tenant[E]) -> None:
         """What an idle tenant was served counts until virtual time has passed it."""
@@ -232,29 +267,22 @@ class FairQueue(Generic[E]):
             if not passed and len(idle) <= self._most_idle:
                 break
             del idle[oldest.name]
-        if len(self._starts) > 2 * len(self._tenants) + _SPARE:
-            self._drop_idle_tags()
+        if len(self._starts) > 2 * len(self.tenants) + SPARE:
+            for _, _, other in self._starts:
+                other.tagged = other.count > 0
+            self._starts = [item for item in self._starts if item[2].count]
+            heapify(self._starts)
 
-    def _drop_idle_tags(self) -> None:
-        for _, _, tenant in self._starts:
-            tenant.tagged = bool(tenant.waiting)
-        self._starts = [item for item in self._starts if item[2].waiting]
-        heapify(self._starts)
-
-    def _rank(self, tenant: Tenant[E]) -> None:
-        """Say a tenant's load in the heap of loads."""
-        tenant.ranked = tenant.load
-        heappush(self._loads, (-tenant.ranked, self._tick(), tenant))
-        if len(self._loads) > 2 * len(self._tenants) + _SPARE:
-            for _, _, other in self._loads:
-                other.ranked = 0.0
-            live = list(self._tenants.values())
-            for other in live:
-                other.ranked = other.load
-            self._loads = [(-other.ranked, self._tick(), other) for other in live]
-            heapify(self._loads)
-
-    def _tick(self) -> int:
-        """Breaks ties in the order of asking."""
+    def _claim(self, tenant: Tenant[E], load: float) -> None:
+        """Say a tenant's load in the heap of loads, or a bound of it."""
+        tenant.claimed = load
         self._ticks += 1
-        return self._ticks
+        heappush(self._loads, (-load, self._ticks, tenant))
+        if len(self._loads) > 2 * len(self.tenants) + SPARE:
+            live = [item for item in self._loads if -item[0] == item[2].claimed and item[2].count]
+            for _, _, other in self._loads:
+                other.claimed = 0.0
+            for claim, _, other in live:
+                other.claimed = -claim
+            self._loads = live
+            heapify(live)
