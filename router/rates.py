@@ -6,20 +6,21 @@ Means are exponential, and robust: one sample cannot move them by more than its 
 least squares with forgetting.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 _FEWEST = 5
 """So many answers make a target known; before, nothing is predicted."""
-_WEIGHT = 0.05
-"""Of a new sample, once there were as many as its inverse."""
-_LINE_WEIGHT = _WEIGHT / 4
+_MEMORY = 20
+_WEIGHT = 1 / _MEMORY
+"""Of a new sample, once there were so many."""
+_LINE_MEMORY = 80
+_LINE_WEIGHT = 1 / _LINE_MEMORY
 """A line needs a longer memory than a mean."""
 _REACH = 4.0
 """Samples beyond the mean times this, or below it over this, count as if there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Struct, frozen=True, gc=False):
     """What a request takes, or took, of a target."""
 
     prompt_tokens: float
@@ -31,8 +32,7 @@ class Work:
         return self.prompt_tokens + self.completion_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True, gc=False):
     """An answer that came to its end: seconds in its slot, and until its first token if that was seen."""
 
     work: Work
@@ -52,10 +52,10 @@ class Mean:
     def add(self, sample: float) -> None:
         """One more, >= 0."""
         self.count += 1
-        value = self.value
         if self.count > _FEWEST:
-            sample = min(max(sample, value / _REACH), value * _REACH)
-        self.value = value + max(1.0 / self.count, _WEIGHT) * (sample - value)
+            sample = _clip(sample, self.value)
+        weight = 1.0 / self.count if self.count < _MEMORY else _WEIGHT
+        self.value += weight * (sample - self.value)
 
 
 class FirstToken:
@@ -76,22 +76,14 @@ class FirstToken:
         """One more."""
         self._count += 1
         if self._count > _FEWEST:
-            expected = self.intercept_s + self.slope_s * prompt_tokens
-            first_s = min(max(first_s, expected / _REACH), expected * _REACH)
-        weight = max(1.0 / self._count, _LINE_WEIGHT)
+            first_s = _clip(first_s, self.intercept_s + self.slope_s * prompt_tokens)
+        weight = 1.0 / self._count if self._count < _LINE_MEMORY else _LINE_WEIGHT
         longer = prompt_tokens - self._prompt_tokens
         later = first_s - self._seconds
         self._prompt_tokens += weight * longer
         self._seconds += weight * later
         self._variance = (1 - weight) * (self._variance + weight * longer * longer)
         self._covariance = (1 - weight) * (self._covariance + weight * longer * later)
-        self._fit()
-
-    def predict(self, prompt_tokens: float) -> float:
-        """Seconds."""
-        return self.intercept_s + self.slope_s * prompt_tokens
-
-    def _fit(self) -> None:
         x, y = self._prompt_tokens, self._seconds
         # lengths without spread are one point, and say nothing of a slope
         slope = self._covariance / self._variance if self._variance > 1e-6 * x * x else 0.0
@@ -101,6 +93,10 @@ class FirstToken:
             slope = y / x
         self.slope_s = slope
         self.intercept_s = y - slope * x
+
+    def predict(self, prompt_tokens: float) -> float:
+        """Seconds."""
+        return self.intercept_s + self.slope_s * prompt_tokens
 
 
 class Rates:
@@ -138,14 +134,14 @@ class Rates:
 
     def add(self, sample: Sample) -> None:
         """Learn; an answer that was not streamed shows no first token and teaches decoding only."""
+        work, first_s = sample.work, sample.first_s
         self._service.add(sample.service_s)
-        first_s = sample.first_s
         if first_s is not None:
-            self._first.add(sample.work.prompt_tokens, first_s)
+            self._first.add(work.prompt_tokens, first_s)
         else:
-            first_s = min(self._first.predict(sample.work.prompt_tokens), sample.service_s)
-        if sample.work.completion_tokens > 0:
-            self._decode.add(max(sample.service_s - first_s, 0.0) / sample.work.completion_tokens)
+            first_s = self._first.predict(work.prompt_tokens)
+        if work.completion_tokens > 0:
+            self._decode.add(max(sample.service_s - first_s, 0.0) / work.completion_tokens)
 
     def predict_first(self, work: Work) -> float:
         """Seconds in a slot until the first token; 0 while nothing is known."""
@@ -153,6 +149,16 @@ class Rates:
 
     def predict(self, work: Work) -> float:
         """Seconds in a slot; 0 while nothing is known."""
-        if not self.known:
+        if self._service.count < _FEWEST:
             return 0.0
-        return self._first.predict(work.prompt_tokens) + self._decode.value * work.completion_tokens
+        first = self._first
+        return first.intercept_s + first.slope_s * work.prompt_tokens + self._decode.value * work.completion_tokens
+
+
+def _clip(sample: float, mean: float) -> float:
+    """No farther from the mean than one sample may reach."""
+    if sample > mean * _REACH:
+        return mean * _REACH
+    if sample < mean / _REACH:
+        return mean / _REACH
+    return sample

@@ -18,6 +18,8 @@ from enum import StrEnum
 from heapq import heapify, heappop, heappush
 from math import inf
 
+from msgspec import Struct
+
 from router.backlog import Backlog
 from router.concurrency import Gradient
 from router.config.lanes import Lane as LaneSection
@@ -51,8 +53,7 @@ class Refusal(StrEnum):
     DEADLINE = "deadline"
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(Struct, frozen=True, gc=False):
     """What a request asks of a lane; `work` is an estimate, `deadline` on the lane's clock."""
 
     priority: Priority

@@ -77,23 +77,11 @@ class Tenant(Generic[E]):
         self.claimed = 0.0
         """The load that its item in the heap of loads claims, at least the true one; 0 without an item."""
 
-    def add(self, entry: E) -> None:
-        """One more."""
-        self.count += 1
-        self.work += entry.work
-        heappush(self.order, (entry.deadline, entry.number, entry))
-        self.stack.append(entry)
-
-    def forget(self, work: float) -> None:
-        """One that stopped waiting."""
-        self.count -= 1
-        self.work = self.work - work if self.count else 0.0
-        most = 2 * self.count + SPARE
-        if len(self.order) > most:
-            self.order = [item for item in self.order if item[2].waits]
-            heapify(self.order)
-        if len(self.stack) > most:
-            self.stack = [entry for entry in self.stack if entry.waits]
+    def rebuild(self) -> None:
+        """Leave the dead behind."""
+        self.order = [item for item in self.order if item[2].waits]
+        heapify(self.order)
+        self.stack = [entry for entry in self.stack if entry.waits]
 
     def first(self) -> E:
         """The one with the earliest deadline, and of those the longest waiting."""
@@ -149,10 +137,13 @@ class FairQueue(Generic[E]):
         if tenant is None:
             tenant = self._wake(entry.tenant)
         entry.waits = True
-        tenant.add(entry)
-        self._arrivals.append(entry)
         self.count += 1
         self.work += entry.work
+        self._arrivals.append(entry)
+        tenant.count += 1
+        tenant.work += entry.work
+        tenant.stack.append(entry)
+        heappush(tenant.order, (entry.deadline, entry.number, entry))
         load = tenant.work / tenant.weight
         if load > tenant.claimed:
             self._claim(tenant, load * _HEADROOM)
@@ -248,14 +239,21 @@ class FairQueue(Generic[E]):
 
     def _forget(self, entry: E, tenant: Tenant[E]) -> None:
         entry.waits = False
-        tenant.forget(entry.work)
         self.count -= 1
-        self.work = self.work - entry.work if self.count else 0.0
-        if len(self._arrivals) > 2 * self.count + SPARE:
-            self._arrivals = deque([other for other in self._arrivals if other.waits])
+        self.work -= entry.work
+        tenant.count -= 1
+        tenant.work -= entry.work
         if not tenant.count:
+            tenant.work = 0.0  # sums of floats drift
+            if not self.count:
+                self.work = 0.0
             del self.tenants[tenant.name]
             self._remember(tenant)
+        most = 2 * tenant.count + SPARE
+        if len(tenant.stack) > most or len(tenant.order) > most:
+            tenant.rebuild()
+        if len(self._arrivals) > 2 * self.count + SPARE:
+            self._arrivals = deque([other for other in self._arrivals if other.waits])
 
     def _remember(self, tenant: Tenant[E]) -> None:
         """What an idle tenant was served counts until virtual time has passed it."""
