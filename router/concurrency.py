@@ -1,7 +1,8 @@
 """How many slots a target really has, by the gradient of its latency."""
 
-_LONG = 600
-"""Answers over which the resting latency is taken."""
+_FALL = 2 / 101
+_RISE = 2 / 6001
+"""How fast the resting latency follows: Gradient2's one mean over 600 answers takes a lasting queue for rest."""
 _WARM_UP = 10
 _SMOOTHING = 0.2
 
@@ -10,7 +11,7 @@ class Gradient:
     """
     Netflix's Gradient2 (github.com/Netflix/concurrency-limits, `Gradient2Limit`), an heir of TCP Vegas (Brakmo,
     Peterson, 1995): while latency is at rest the limit grows by a little queue, when latency rises above its long mean
-    the limit shrinks by their ratio, at most by half.
+    the limit shrinks by their ratio, at most by half. Unlike there the long mean falls fast and rises slowly.
 
     Latency is whatever one slot's speed is told by, such as seconds a token; only ratios count.
     """
@@ -42,9 +43,7 @@ class Gradient:
         if self._count <= _WARM_UP:
             self._resting += (latency - self._resting) / self._count
         else:
-            self._resting += (latency - self._resting) * 2 / (_LONG + 1)
-        if self._resting > 2 * latency:
-            self._resting *= 0.9  # after a long overload the mean is too high to wait for
+            self._resting += (latency - self._resting) * (_FALL if latency < self._resting else _RISE)
         if running < self._limit / 2:
             return  # so few that their latency says nothing of the limit
         gradient = max(0.5, min(1.0, self._tolerance * self._resting / latency))

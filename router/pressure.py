@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from router.config.lanes import Pressure as PressureSection
 from router.decision import log_odds
 
+_LONGEST_STEP_S = 1.0
+"""One forecast moves the threshold by no more than its speed allows in so long, however long there was none."""
+_WORST_S = 1e6
 _SHARPNESS = 4.0
 """At e**(1/4) times the objective (28% over it), and beyond, the threshold moves at full speed."""
 
@@ -53,9 +56,9 @@ class Pressure:
             cloud_first_s: In the cloud.
             now: Seconds; calls may come at any pace.
         """
-        elapsed_s = 0.0 if self._at is None else max(now - self._at, 0.0)
+        elapsed_s = 0.0 if self._at is None else min(max(now - self._at, 0.0), _LONGEST_STEP_S)
         self._at = now
-        move = self._wanted(edge_first_s, cloud_first_s) * elapsed_s
+        move = self._wanted(min(edge_first_s, _WORST_S), min(cloud_first_s, _WORST_S)) * elapsed_s
         if move:
             self._move(move, now)
         return self._offset

@@ -140,7 +140,7 @@ class Rates:
             self._first.add(work.prompt_tokens, first_s)
         else:
             first_s = self._first.predict(work.prompt_tokens)
-        if work.completion_tokens > 0:
+        if work.completion_tokens >= 1:
             self._decode.add(max(sample.service_s - first_s, 0.0) / work.completion_tokens)
 
     def predict_first(self, work: Work) -> float:

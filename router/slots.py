@@ -12,10 +12,11 @@ A ticket's states, every one but the first two final:
           '-> REFUSED, EXPIRED
 """
 
+from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from heapq import heapify, heappop, heappush
 from math import inf
 
 from msgspec import Struct
@@ -30,7 +31,6 @@ from router.tenants import Entry
 
 _UNKNOWN_RETRY_S = 1.0
 """Until a first answer was measured."""
-_SPARE = 64
 
 
 class State(StrEnum):
@@ -159,9 +159,10 @@ class Slots:
         self.slots = adaptive.least if adaptive else config.slots
         """How many may run."""
         self._running = 0
-        self._ends: list[tuple[float, int, Ticket]] = []
-        self._starts = 0
-        self._promised = -inf
+        self._ends: list[float] = []
+        """When those that run are predicted to end, sorted."""
+        self._promises: deque[float] = deque()
+        """When those refused were told to come, if that is still to be."""
         self._most_wait_s = {p: min(config.most_wait.of(p) or inf, config.aging_s) for p in Priority}
         self._counts = {p: ClassCount() for p in Priority}
 
@@ -205,6 +206,7 @@ class Slots:
         elif ticket.state is State.RUNNING:
             ticket.state = State.DONE
             self._running -= 1
+            del self._ends[bisect_left(self._ends, ticket.ends)]
             count = self._counts[ticket.priority]
             count.done += 1
             count.service_s += now - ticket.started
@@ -282,14 +284,10 @@ class Slots:
 
     def _start(self, ticket: Ticket, now: float) -> None:
         self._running += 1
-        self._starts += 1
         ticket.state = State.RUNNING
         ticket.started = now
         ticket.ends = now + ticket.service_s
-        heappush(self._ends, (ticket.ends, self._starts, ticket))
-        if len(self._ends) > 2 * self._running + _SPARE:
-            self._ends = [item for item in self._ends if item[2].state is State.RUNNING]
-            heapify(self._ends)
+        insort(self._ends, ticket.ends)
         self._forecaster.see_started(ticket, now)
         count = self._counts[ticket.priority]
         count.started += 1
@@ -324,16 +322,19 @@ class Slots:
     def _promise_room(self, now: float) -> float:
         """Seconds until a place in the backlog gets free that was not promised to another one refused before.
 
-        Nobody keeps the promises, and not everybody comes back: they reach no further than until all that waits now is
-        gone.
+        A place gets free whenever a slot does. Nobody keeps the promises, and not everybody comes back: they reach no
+        further than until all that waits now is gone.
         """
         if not self._rates.known:
             return _UNKNOWN_RETRY_S
-        every_s = self._rates.service_s / self.slots
-        ends = self._ends
-        while ends and ends[0][2].state is not State.RUNNING:
-            heappop(ends)
-        next_end = ends[0][0] if ends else now
-        first = next_end if next_end > now else now + every_s
-        self._promised = min(max(first, self._promised + every_s), first + self.waiting * every_s)
-        return self._promised - now
+        service_s, ends, promises = self._rates.service_s, self._ends, self._promises
+        while promises and promises[0] <= now:
+            promises.popleft()
+        turns, which = divmod(min(len(promises), self.waiting), len(ends) or 1)
+        ends_at = ends[which] if ends else now
+        if ends_at <= now:  # takes longer than predicted
+            ends_at = now + service_s / self.slots
+        at = max(ends_at + turns * service_s, promises[-1] if promises else now)
+        if len(promises) <= self.waiting:
+            promises.append(at)
+        return at - now

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -141,9 +142,7 @@ class Site:
         """Run with `threshold_of(edge_first_s, cloud_first_s, now)`."""
         lane = LaneSection(slots=self.edge_slots, backlog=256, aging_s=60)
         machines = [Machine(EDGE, lane), Machine(CLOUD, LaneSection(slots=self.cloud_slots, backlog=256, aging_s=60))]
-        edge, cloud = (m.core for m in machines)
-        assert isinstance(edge, Slots)
-        assert isinstance(cloud, Slots)
+        edge, cloud = (cast("Slots", m.core) for m in machines)
 
         def route(arrival: Arrival, now: float) -> int:
             first = edge.forecast(arrival, now).first_s, cloud.forecast(arrival, now).first_s

@@ -95,7 +95,7 @@ class Outcome:
     @property
     def in_time(self) -> NDArray[np.bool_]:
         """Which were answered before their deadline."""
-        return self.end == End.IN_TIME
+        return np.equal(self.end, int(End.IN_TIME))
 
 
 Route = Callable[[Arrival, float], int]

@@ -34,7 +34,8 @@ class Lengths:
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
         """Whole tokens, at least one."""
         spread = np.sqrt(np.log1p(self.variation**2))
-        return np.maximum(np.round(rng.lognormal(np.log(self.mean) - spread**2 / 2, spread, count)), 1.0)
+        drawn: Floats = rng.lognormal(np.log(self.mean) - spread**2 / 2, spread, count)
+        return np.maximum(np.round(drawn), 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +98,15 @@ class Trace:
         completion = np.concatenate([s.completion.draw(rng, len(t)) for s, t in zip(streams, times, strict=True)])
         which = np.repeat(np.arange(len(streams)), [len(t) for t in times])
         estimate = completion * np.exp(rng.normal(0.0, doubt, len(at))) if doubt else completion
-        score = rng.uniform(size=len(at))
-        columns = [column[order] for column in (at, which, prompt, completion, estimate)]
-        return cls(*columns, score=score, streams=streams)
+        return cls(
+            at[order],
+            which[order],
+            prompt[order],
+            completion[order],
+            estimate[order],
+            rng.uniform(size=len(at)),
+            streams,
+        )
 
     def ranks(self) -> NDArray[np.int64]:
         """Each request's class, 0 for the most urgent."""

@@ -1,0 +1,184 @@
+"""
+The queueing half of `make bench-queue` that needs no servers: what lanes cost, and what they keep of their promises in
+virtual time, over the router's own code (`loadtests/queueing`).
+"""
+
+import gc
+import random
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from loadtests.bench import Row, report
+from loadtests.queueing.cases import EDGE, SLOTS, Overload, Site, fairness, overload, reversals, speed_trace
+from loadtests.queueing.fifo import FifoSlots
+from loadtests.queueing.results import result_of
+from loadtests.queueing.simulator import Outcome, simulate
+from router.config.lanes import Lane, Pressure
+from router.query import Priority
+from router.rates import Rates, Sample, Work
+from router.slots import Demand, Slots, Ticket
+
+REQUESTS = 1_000_000
+SEEDS = 3
+DEPTH = 10_000
+CHUNK, CHUNKS = 2000, 40
+
+
+def speed_row() -> Row:
+    """The whole simulator, drawing the trace included."""
+    began = time.perf_counter()
+    trace = speed_trace(REQUESTS)
+    simulate(trace, EDGE, Lane(slots=SLOTS, backlog=256))
+    took_s = time.perf_counter() - began
+    # the count is drawn from a Poisson distribution
+    per_million_s = took_s * REQUESTS / len(trace)
+    return Row(f"simulator: {len(trace):,} requests", f"{took_s:.1f} s", "< 60 s a million", per_million_s < 60)
+
+
+def measure_cost() -> tuple[float, float]:
+    """CPU microseconds of offer, take, release and learning together, with a full backlog: median and best chunk."""
+    rng = random.Random(1)
+    running: list[Ticket] = []
+    core = Slots(Lane(slots=SLOTS, backlog=DEPTH + 1, aging_s=3600), Rates(), running.append)
+    demands = [
+        Demand(
+            rng.choice(list(Priority)),
+            f"tenant-{rng.randrange(200)}",
+            Work(rng.randrange(10, 500), rng.randrange(10, 200)),
+            rng.uniform(1000, 3000),
+        )
+        for _ in range(SLOTS + DEPTH + CHUNK * CHUNKS)
+    ]
+    for demand in demands[:SLOTS]:
+        running.append(core.offer(demand, 0.0))
+    for demand in demands[SLOTS : SLOTS + DEPTH]:
+        core.offer(demand, 0.0)
+    # the garbage collector's walks through this list of demands are no cost of the lane's
+    gc.collect()
+    gc.freeze()
+    costs = []
+    turn = 0
+    for chunk in range(CHUNKS):
+        first = SLOTS + DEPTH + chunk * CHUNK
+        began = time.process_time()
+        for demand in demands[first : first + CHUNK]:
+            now = turn * 0.001
+            core.offer(demand, now)
+            ticket = running[turn]
+            turn += 1
+            core.leave(ticket, now, Sample(ticket.demand.work, 0.05, 0.01))
+        costs.append((time.process_time() - began) / CHUNK * 1e6)
+    gc.unfreeze()
+    return statistics.median(costs), min(costs)
+
+
+def cost_row() -> Row:
+    """Of one request."""
+    median, best = measure_cost()
+    value = f"{median:.1f} µs (best {best:.1f})"
+    return Row(f"lane: CPU a request at backlog {DEPTH:,}", value, "<= 15 µs", median <= 15)
+
+
+def fairness_rows() -> Iterator[Row]:
+    """Ten tenants, one of them greedy."""
+    index = fairness()
+    yield Row("ten tenants, one with 20x load, 10x prompts: Jain", f"{index:.5f}", ">= 0.95", index >= 0.95)
+    yield Row("the same, first come first served", f"{fairness(FifoSlots):.3f}", "-", holds=True)
+
+
+def overload_rows(backlog: int) -> Iterator[Row]:
+    """Three times the capacity, the worst of some seeds."""
+    lane = Lane(slots=SLOTS, backlog=backlog, aging_s=30)
+    runs = [overload(lane, seed=seed) for seed in range(1, SEEDS + 1)]
+    name = f"3x overload, backlog {backlog}"
+    urgent = [result_of(r.lanes, Priority.INTERACTIVE, r.since, r.until) for r in runs]
+    batch = [result_of(r.lanes, Priority.BATCH, r.since, r.until) for r in runs]
+    latency = max(u.latency_p99_s / r.service_p99_s for u, r in zip(urgent, runs, strict=True))
+    wait = max(u.wait_p99_s / r.service_p95_s for u, r in zip(urgent, runs, strict=True))
+    share = min(r.share(r.lanes, Priority.BATCH) for r in runs)
+    oldest_s = max(b.wait_most_s for b in batch)
+    goodput = min(r.goodput(r.lanes) for r in runs)
+    yield Row(f"{name}: interactive p99 / its service p99", f"{latency:.2f}", "<= 1.5", latency <= 1.5)
+    yield Row(f"{name}: interactive wait p99 / service p95", f"{wait:.2f}", "<= 1", wait <= 1)
+    least = lane.shares.batch
+    yield Row(f"{name}: batch's part of the work", f"{share:.3f}", f">= {least} - 0.005", share >= least - 0.005)
+    yield Row(f"{name}: batch's longest wait", f"{oldest_s:.1f} s", f"< {lane.aging_s:g} s", oldest_s < lane.aging_s)
+    yield Row(f"{name}: goodput / capacity", f"{goodput:.3f}", ">= 0.9", goodput >= 0.9)
+    yield from fifo_rows(name, runs)
+    late = sum(late_starts(run.lanes) for run in runs)
+    yield Row(f"{name}: starts after the deadline", f"{late}", "0", late == 0)
+    yield Row(f"{name}: shed, expired, refused", ends_of(runs[0]), "-", holds=True)
+
+
+def fifo_rows(name: str, runs: list[Overload]) -> Iterator[Row]:
+    """Beside first come, first served, counted over everyone and over the urgent alone."""
+    for fifo, which in (("fifo_blind", "drops the expired"), ("fifo", "drops the doomed too")):
+        outcomes: list[Outcome] = [getattr(run, fifo) for run in runs]
+        all_of = min(run.goodput(run.lanes) / run.goodput(o) for run, o in zip(runs, outcomes, strict=True))
+        value = f"{all_of:.2f}"
+        yield Row(f"{name}: goodput / that of a FIFO that {which}", value, "-", holds=True)
+    answered = [
+        (result_of(run.lanes, p, run.since, run.until).in_time, result_of(run.fifo, p, run.since, run.until).in_time)
+        for run in runs[:1]
+        for p in Priority
+    ]
+    value = ", ".join(f"{ours}:{theirs}" for ours, theirs in answered)
+    yield Row(f"{name}: answers in time by class, lane:FIFO", value, "-", holds=True)
+
+
+def late_starts(outcome: Outcome) -> int:
+    """Requests that started after their deadline."""
+    patience = np.array([s.patience_s for s in outcome.trace.streams])[outcome.trace.stream]
+    return int((outcome.wait >= patience).sum())
+
+
+def ends_of(run: Overload) -> str:
+    """Of all classes."""
+    results = [result_of(run.lanes, p, run.since, run.until) for p in Priority]
+    return f"{sum(r.shed for r in results)}, {sum(r.expired for r in results)}, {sum(r.refused for r in results)}"
+
+
+def pressure_rows() -> Iterator[Row]:
+    """A step to twice the load and back."""
+    for cloud_slots in (24, 16):
+        site = Site(cloud_slots=cloud_slots)
+        config = Pressure(objective_s=site.objective_s)
+        cuts, values, gaps = [], [], []
+        ends = []
+        for seed in range(1, SEEDS + 1):
+            trace = site.trace(seed)
+            steered = site.steered(trace, config)
+            fixed = site.fixed(trace, steered.cloud_share)
+            cuts.append(1 - steered.late / fixed.late)
+            values.append(f"{fixed.late:.3f}->{steered.late:.3f}")
+            gaps += list(np.diff(reversals(steered.offsets, trace.at)))
+            ends.append(abs(float(steered.offsets[-1])))
+        name = f"step to 2x load, {cloud_slots} cloud slots"
+        yield Row(f"{name}: late answers cut by", f"{min(cuts):.3f} ({', '.join(values)})", ">= 0.6", min(cuts) >= 0.6)
+        shortest = min(gaps, default=np.inf)
+        yield Row(
+            f"{name}: turns at least so far apart", f"{shortest:.1f} s", f">= {config.window_s:g} s",
+            shortest >= config.window_s,
+        )  # fmt: skip
+        yield Row(f"{name}: offset at the end", f"{max(ends):.2f}", "0", max(ends) == 0)
+
+
+def main() -> int:
+    """All tables."""
+    rows = [
+        cost_row(),
+        *fairness_rows(),
+        *overload_rows(64),
+        *overload_rows(512),
+        *pressure_rows(),
+        speed_row(),
+    ]
+    return report("queue_sim", rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
