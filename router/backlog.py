@@ -34,23 +34,6 @@ class PriorityClass(FairQueue[E]):
         self.room = room
         self.debt = 0.0
 
-    def see_other_served(self, work: float) -> None:
-        """Another class took so much."""
-        self.debt += self.share * work
-        if self.debt > 0 and not self.count:
-            self.debt = 0.0
-
-    def see_served(self, work: float, *, ahead: bool) -> None:
-        """It took so much itself, `ahead` of more urgent work or not.
-
-        Work that delayed nobody more urgent is free: capacity that others leave is no loan.
-        """
-        if ahead:
-            self.debt = max(self.debt - (1 - self.share) * work, -work)
-        elif self.debt > 0:
-            self.debt = max(self.debt - (1 - self.share) * work, 0.0)
-        self.forgive()
-
     def forgive(self) -> None:
         """Nothing is owed to a class that wants nothing."""
         if self.debt > 0 and not self.count:
@@ -140,13 +123,7 @@ class Backlog(Generic[E]):
             chosen, entry = self._of[aged.priority], aged
             chosen.serve(entry)
         self._count -= 1
-        ahead = False
-        for other in self._classes:
-            if other is chosen:
-                other.see_served(entry.work, ahead=ahead)
-            elif other.count or other.debt:
-                ahead = ahead or other.count > 0
-                other.see_other_served(entry.work)
+        self._account(chosen, entry.work)
         return entry
 
     def cancel(self, entry: E) -> bool:
@@ -181,11 +158,33 @@ class Backlog(Generic[E]):
         return oldest if now >= self._aged_at else None
 
     def _choose(self) -> PriorityClass[E]:
-        waiting = [c for c in self._classes if c.count]
-        for candidate in waiting[1:]:
-            if candidate.debt > 0:
-                return candidate
-        return waiting[0]
+        first = None
+        for candidate in self._classes:
+            if candidate.count:
+                if first is None:
+                    first = candidate
+                elif candidate.debt > 0:
+                    return candidate
+        return first or self._classes[0]
+
+    def _account(self, chosen: PriorityClass[E], work: float) -> None:
+        """What a class took, and what the others are owed for that.
+
+        Work that delayed nobody more urgent costs its class nothing: capacity that others leave is no loan.
+        """
+        ahead = False
+        for other in self._classes:
+            if other is not chosen:
+                if other.count:
+                    ahead = True
+                    other.debt += other.share * work
+                elif other.debt < 0:
+                    other.debt = min(other.debt + other.share * work, 0.0)
+            elif ahead:
+                other.debt = max(other.debt - (1 - other.share) * work, -work)
+            elif other.debt > 0:
+                other.debt = max(other.debt - (1 - other.share) * work, 0.0)
+        chosen.forgive()
 
     def _find_displaced(self, entry: E) -> E | None:
         """Who makes room in a full backlog: of the least urgent class that is over its room, the heaviest tenant's

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp
+from math import exp, inf
 from typing import Protocol, TypeVar
 
 from router.backlog import Backlog
@@ -40,31 +40,32 @@ class Forecast:
 class Load:
     """Seconds of service that a class starts a second: an exponential mean."""
 
-    __slots__ = ("_at", "_sum", "_weight")
+    __slots__ = ("_at", "_fresh_until", "_sum", "_weight")
 
     def __init__(self) -> None:
         self._sum = 0.0
         self._weight = 0.0
         self._at: float | None = None
+        self._fresh_until = -inf
 
     def add(self, service_s: float, now: float) -> None:
         """So much was started."""
-        self._fade(now)
+        if now > self._fresh_until:
+            self._fade(now)
         self._sum += service_s
 
     def read(self, now: float) -> float:
         """Slots' worth."""
-        self._fade(now)
+        if now > self._fresh_until:
+            self._fade(now)
         return self._sum / (_MEMORY_S * max(self._weight, 0.05))
 
     def _fade(self, now: float) -> None:
-        if self._at is None:
-            self._at = now
-        elif now > self._at + _STEP_S:
-            kept = exp((self._at - now) / _MEMORY_S)
-            self._sum *= kept
-            self._weight = 1 - (1 - self._weight) * kept  # how much of the memory there is yet
-            self._at = now
+        kept = 1.0 if self._at is None else exp((self._at - now) / _MEMORY_S)
+        self._sum *= kept
+        self._weight = 1 - (1 - self._weight) * kept  # how much of the memory there is yet
+        self._at = now
+        self._fresh_until = now + _STEP_S
 
 
 class Forecaster:

@@ -31,7 +31,8 @@ class Pressure:
     Three zones for each tier, by its predicted time to the first token: above `engage` of the objective it is under
     pressure, below `release` at rest, between them (the hysteresis) it neither asks for help nor lets go of it.
 
-    Under pressure the offset moves away from that tier, unless the other one is worse; at rest it goes back to zero. It
+    Under pressure the offset moves away from that tier, the slower the less room the other one has; without any, it
+    moves back: what neither tier can answer in time shall make only one of them late. At rest it goes back to zero. It
     moves at most at the configured speeds, and turns round at most once in any `window_s`.
     """
 
@@ -77,11 +78,13 @@ class Pressure:
         """Log-odds a second."""
         config = self._config
         engage_s, release_s = config.engage * config.objective_s, config.release * config.objective_s
-        if max(edge_s, cloud_s) > engage_s:
-            # both late: the one that is less so takes more, by as much as it is less so
-            worse, better = max(edge_s, cloud_s), max(min(edge_s, cloud_s), engage_s)
-            speed = min(_SHARPNESS * math.log(worse / better), 1.0) * config.shift_per_s
-            return -speed if edge_s > cloud_s else speed
+        worse, better = max(edge_s, cloud_s), min(edge_s, cloud_s)
+        if worse > engage_s:
+            urgency = min(_SHARPNESS * math.log(worse / engage_s), 1.0) * config.shift_per_s
+            room = (engage_s - better) / (engage_s - release_s)
+            if room > 0:
+                return math.copysign(min(room, 1.0) * urgency, cloud_s - edge_s)
+            return math.copysign(min(-room, 1.0) * urgency, -self._offset) if self._offset else 0.0
         helped = edge_s if self._offset < 0 else cloud_s
         if self._offset and helped < release_s:
             return math.copysign(config.return_per_s, -self._offset)

@@ -16,6 +16,8 @@ _WEIGHT = 1 / _MEMORY
 _LINE_MEMORY = 80
 _LINE_WEIGHT = 1 / _LINE_MEMORY
 """A line needs a longer memory than a mean."""
+_FIT_EVERY = 8
+"""Samples, once there are many: one in so many moves the line little, and fitting costs."""
 _REACH = 4.0
 """Samples beyond the mean times this, or below it over this, count as if there."""
 
@@ -84,6 +86,14 @@ class FirstToken:
         self._seconds += weight * later
         self._variance = (1 - weight) * (self._variance + weight * longer * longer)
         self._covariance = (1 - weight) * (self._covariance + weight * longer * later)
+        if self._count <= _LINE_MEMORY or not self._count % _FIT_EVERY:
+            self._fit()
+
+    def predict(self, prompt_tokens: float) -> float:
+        """Seconds."""
+        return self.intercept_s + self.slope_s * prompt_tokens
+
+    def _fit(self) -> None:
         x, y = self._prompt_tokens, self._seconds
         # lengths without spread are one point, and say nothing of a slope
         slope = self._covariance / self._variance if self._variance > 1e-6 * x * x else 0.0
@@ -94,10 +104,6 @@ class FirstToken:
         self.slope_s = slope
         self.intercept_s = y - slope * x
 
-    def predict(self, prompt_tokens: float) -> float:
-        """Seconds."""
-        return self.intercept_s + self.slope_s * prompt_tokens
-
 
 class Rates:
     """What is known of one target."""
@@ -106,11 +112,8 @@ class Rates:
         self._first = FirstToken()
         self._decode = Mean()
         self._service = Mean()
-
-    @property
-    def known(self) -> bool:
+        self.known = False
         """Whether enough was measured to predict."""
-        return self._service.count >= _FEWEST
 
     @property
     def service_s(self) -> float:
@@ -136,6 +139,7 @@ class Rates:
         """Learn; an answer that was not streamed shows no first token and teaches decoding only."""
         work, first_s = sample.work, sample.first_s
         self._service.add(sample.service_s)
+        self.known = self._service.count >= _FEWEST
         if first_s is not None:
             self._first.add(work.prompt_tokens, first_s)
         else:
@@ -149,7 +153,7 @@ class Rates:
 
     def predict(self, work: Work) -> float:
         """Seconds in a slot; 0 while nothing is known."""
-        if self._service.count < _FEWEST:
+        if not self.known:
             return 0.0
         first = self._first
         return first.intercept_s + first.slope_s * work.prompt_tokens + self._decode.value * work.completion_tokens

@@ -67,11 +67,19 @@ class Overload:
         return tokens[priority] / sum(tokens.values())
 
 
-def overload(lane: LaneSection, *, interactive: float = 0.5, duration_s: float = 600.0, seed: int = 1) -> Overload:
+def overload(
+    lane: LaneSection,
+    *,
+    interactive: float = 0.5,
+    patience_s: tuple[float, float, float] = (4.0, 8.0, 20.0),
+    duration_s: float = 600.0,
+    seed: int = 1,
+) -> Overload:
     """
     Args:
         lane: All three run with it, as far as they can.
         interactive: Its part of the capacity; batch asks for one and a half of it, standard for the rest of three.
+        patience_s: Of each class, until the deadline.
         duration_s: Of the arrivals; the first tenth is not counted.
         seed: Of the trace.
     """
@@ -79,9 +87,9 @@ def overload(lane: LaneSection, *, interactive: float = 0.5, duration_s: float =
     services = EDGE.overhead_s + alone.prompt / EDGE.prefill_per_s + alone.completion / EDGE.decode_per_s
     capacity = lane.slots / float(services.mean())
     streams = [
-        Stream(Priority.INTERACTIVE, "shop", interactive * capacity, PROMPT, COMPLETION, 4.0),
-        Stream(Priority.STANDARD, "office", (1.5 - interactive) * capacity, PROMPT, COMPLETION, 8.0),
-        Stream(Priority.BATCH, "night", 1.5 * capacity, PROMPT, COMPLETION, 20.0),
+        Stream(Priority.INTERACTIVE, "shop", interactive * capacity, PROMPT, COMPLETION, patience_s[0]),
+        Stream(Priority.STANDARD, "office", (1.5 - interactive) * capacity, PROMPT, COMPLETION, patience_s[1]),
+        Stream(Priority.BATCH, "night", 1.5 * capacity, PROMPT, COMPLETION, patience_s[2]),
     ]
     trace = Trace.draw(streams, duration_s, seed, doubt=0.3)
     blind = LaneSection(slots=lane.slots, backlog=lane.backlog, doomed_part=0.0)

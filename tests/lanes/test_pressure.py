@@ -9,7 +9,14 @@ from router.config.lanes import Pressure as PressureSection
 from router.pressure import Pressure
 
 CONFIG = PressureSection(
-    objective_s=2, most_to_cloud=1.5, most_to_edge=1, shift_per_s=0.5, return_per_s=0.1, window_s=10
+    objective_s=2,
+    engage=0.7,
+    release=0.3,
+    most_to_cloud=1.5,
+    most_to_edge=1,
+    shift_per_s=0.5,
+    return_per_s=0.1,
+    window_s=10,
 )
 CALM, BUSY, LATE = 0.1, 1.0, 10.0
 
@@ -49,10 +56,19 @@ def test_at_rest_it_returns_to_normal_and_stays() -> None:
     assert pressure.statistics().turns == 1
 
 
-def test_two_late_tiers_are_balanced_and_equally_late_ones_left_alone() -> None:
-    assert hold(Pressure(CONFIG), LATE, LATE, 0, 20) == 0
-    assert hold(Pressure(CONFIG), LATE, 2 * LATE, 0, 1) > 0
-    assert hold(Pressure(CONFIG), 2 * LATE, LATE, 0, 1) < 0
+def test_when_both_tiers_are_late_neither_is_burdened_with_the_other() -> None:
+    assert hold(Pressure(CONFIG), LATE, 2 * LATE, 0, 20) == 0
+    assert hold(Pressure(CONFIG), 2 * LATE, LATE, 0, 20) == 0
+    pressure = Pressure(CONFIG)
+    shifted = hold(pressure, LATE, CALM, 0, 20)
+
+    assert hold(pressure, LATE, LATE, 20, 20) == 0 > shifted
+
+
+def test_the_less_room_the_other_tier_has_the_slower_it_moves() -> None:
+    offsets = [hold(Pressure(CONFIG), LATE, cloud_s, 0, 2) for cloud_s in (0.6, 1.0, 1.2, 1.4)]
+
+    assert offsets == pytest.approx([-1, -0.5, -0.25, 0])
 
 
 def test_thresholds_that_mean_always_or_never_stay() -> None:
