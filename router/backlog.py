@@ -24,8 +24,8 @@ _CLASSES = tuple(Priority)
 class PriorityClass(FairQueue[E]):
     """A class with its guarantees: `share` of the work taken while it waits, and `room` in a full backlog.
 
-    `debt` is what it is owed, in tokens: it grows by its share of what others take while it waits, and shrinks by what
-    it takes itself ahead of more urgent work.
+    `debt` is what it is owed, in tokens: it grows by its share of what others take, and shrinks by what it takes itself
+    beyond its share of that; below zero it has had more.
     """
 
     def __init__(self, share: float, room: int, weights: Mapping[str, float], most_idle: int) -> None:
@@ -170,21 +170,14 @@ class Backlog(Generic[E]):
     def _account(self, chosen: PriorityClass[E], work: float) -> None:
         """What a class took, and what the others are owed for that.
 
-        Work that delayed nobody more urgent costs its class nothing: capacity that others leave is no loan.
+        A class never owes more than its last turn: capacity that others left is no loan.
         """
-        ahead = False
         for other in self._classes:
-            if other is not chosen:
-                if other.count:
-                    ahead = True
-                    other.debt += other.share * work
-                elif other.debt < 0:
-                    other.debt = min(other.debt + other.share * work, 0.0)
-            elif ahead:
+            if other is chosen:
                 other.debt = max(other.debt - (1 - other.share) * work, -work)
-            elif other.debt > 0:
-                other.debt = max(other.debt - (1 - other.share) * work, 0.0)
-        chosen.forgive()
+            else:
+                other.debt += other.share * work
+            other.forgive()
 
     def _find_displaced(self, entry: E) -> E | None:
         """Who makes room in a full backlog: of the least urgent class that is over its room, the heaviest tenant's

@@ -58,8 +58,7 @@ class AnyOrder(RuleBasedStateMachine):
 
         ticket = self.slots.offer(demand(priority, tenant, self.now + patience), self.now)
 
-        if ticket.state is State.RUNNING:
-            assert patience > 0, "too late, and started all the same"
+        assert (ticket.state is State.EXPIRED) == (patience == 0), "too late, and started all the same"
         assert (ticket.refusal is not None) == (ticket.state is State.REFUSED)
         self.check_told(before, ticket)
         self.tickets.append(ticket)
@@ -213,6 +212,13 @@ def test_work_that_cannot_end_in_time_is_dropped_not_started() -> None:
     core.leave(first, 4.0)
 
     assert (doomed.state, fine.state) == (State.EXPIRED, State.RUNNING)
+
+
+def test_what_comes_too_late_is_expired_even_with_free_slots() -> None:
+    core = Slots(Lane(slots=1, doomed_part=0), Rates(), ignore)
+
+    assert core.offer(demand(deadline=5.0), 5.0).state is State.EXPIRED
+    assert core.offer(demand(deadline=5.0), 4.9).state is State.RUNNING
 
 
 def test_the_wait_of_a_tenant_is_not_that_of_the_flood_beside_it() -> None:
