@@ -140,8 +140,17 @@ class Backlog(Generic[E]):
         return expired
 
     def settle(self, entry: E, used: float) -> None:
-        """A taken entry is over; `used` is its work as it turned out."""
-        self._of[entry.priority].settle(entry, used)
+        """A taken entry is over; `used` is its work as it turned out, for which its class and tenant answer."""
+        difference = used - entry.work
+        if not difference:
+            return
+        chosen = self._of[entry.priority]
+        chosen.settle(entry, difference)
+        for other in self._classes:
+            other.debt += other.share * difference
+        chosen.debt -= difference
+        for other in self._classes:
+            other.forgive()
 
     def next_expiry(self) -> float:
         """When the next one expires, if it waits so long; infinite if none can."""
@@ -177,7 +186,8 @@ class Backlog(Generic[E]):
                 other.debt = max(other.debt - (1 - other.share) * work, -work)
             else:
                 other.debt += other.share * work
-            other.forgive()
+            if other.debt > 0 and not other.count:
+                other.debt = 0.0
 
     def _find_displaced(self, entry: E) -> E | None:
         """Who makes room in a full backlog: of the least urgent class that is over its room, the heaviest tenant's

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from router.backlog import Backlog
 from router.query import Priority
 from router.rates import Rates, Work
-from router.tenants import Entry
+from router.tenants import Entry, FairQueue
 
 _MEMORY_S = 30.0
 """Over about how long the load of a class is taken."""
@@ -80,6 +80,7 @@ class Forecaster:
         self._rates = rates
         self._queues = [backlog.of(p) for p in _CLASSES]
         self._shares = [shares.get(p, 0.0) for p in _CLASSES]
+        self._below = [range(rank + 1, len(_CLASSES)) for rank in range(len(_CLASSES))]
         self._ranks = {p: rank for rank, p in enumerate(_CLASSES)}
         self._waiting_s = [0.0] * len(_CLASSES)
         self._loads = [Load() for _ in _CLASSES]
@@ -101,36 +102,38 @@ class Forecaster:
     def forecast(self, priority: Priority, tenant: str, work: Work, free: int, slots: int, now: float) -> Forecast:
         """All zero while nothing is known."""
         service_s = self._rates.predict(work)
-        wait_s = 0.0 if free else self.wait_s(priority, tenant, work.tokens, service_s, slots, now)
+        wait_s = 0.0 if free else self.wait_s(priority, tenant, service_s, slots, now)
         return Forecast(wait_s, wait_s + self._rates.predict_first(work), wait_s + service_s)
 
-    def wait_s(self, priority: Priority, tenant: str, work: float, service_s: float, slots: int, now: float) -> float:
+    def wait_s(self, priority: Priority, tenant: str, service_s: float, slots: int, now: float) -> float:
         """Until a slot is its own, when all are taken; 0 while nothing is known."""
         if not self._rates.known:
             return 0.0
         rank = self._ranks[priority]
-        own_s = self._ahead_in_class(rank, tenant, work, service_s)
+        queue = self._queues[rank]
+        own_s = self._ahead_in_class(queue, self._waiting_s[rank], tenant, service_s) if queue.count else 0.0
         share = self._shares[rank]
-        urgent_s, left = 0.0, 1.0
-        for i, queue in enumerate(self._queues):
-            if i < rank:
-                urgent_s += self._waiting_s[i]
-                left -= self._loads[i].read(now) / slots
-            elif i > rank and queue.count:
+        ahead_s, left = own_s, 1.0
+        for i in range(rank):
+            ahead_s += self._waiting_s[i]
+            left -= self._loads[i].read(now) / slots
+        for i in self._below[rank]:
+            if self._queues[i].count:
                 left -= self._shares[i]
-        ahead_s = (urgent_s + own_s) / max(left, share, _LEAST_PART)
-        if share > 0:
-            ahead_s = min(ahead_s, own_s / share)
+        if left < share:
+            left = share
+        ahead_s /= max(_LEAST_PART, left)
+        if share > 0 and own_s < ahead_s * share:
+            ahead_s = own_s / share
         return (self._rates.service_s + ahead_s) / slots
 
-    def _ahead_in_class(self, rank: int, tenant: str, work: float, service_s: float) -> float:
+    @staticmethod
+    def _ahead_in_class(queue: FairQueue[T], waiting_s: float, tenant: str, service_s: float) -> float:
         """Seconds of service before its own in a fair order: others get no more each than its tenant has waiting."""
-        queue = self._queues[rank]
-        if not queue.count:
-            return 0.0
-        waiting_s = self._waiting_s[rank]
         own = queue.tenants.get(tenant)
-        own_work = own.work if own is not None else 0.0
-        others = len(queue.tenants) - (own is not None)
-        per_token = waiting_s / queue.work if queue.work else 0.0
-        return min(waiting_s, own_work * per_token + others * (own_work * per_token + service_s))
+        if own is None:
+            fair_s = len(queue.tenants) * service_s
+        else:
+            own_s = own.work * waiting_s / queue.work if queue.work else 0.0
+            fair_s = own_s + (len(queue.tenants) - 1) * (own_s + service_s)
+        return min(waiting_s, fair_s)

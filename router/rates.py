@@ -53,11 +53,11 @@ class Mean:
 
     def add(self, sample: float) -> None:
         """One more, >= 0."""
-        self.count += 1
-        if self.count > _FEWEST:
-            sample = _clip(sample, self.value)
-        weight = 1.0 / self.count if self.count < _MEMORY else _WEIGHT
-        self.value += weight * (sample - self.value)
+        count = self.count = self.count + 1
+        value = self.value
+        if count > _FEWEST:
+            sample = _clip(sample, value)
+        self.value = value + (sample - value) * (1.0 / count if count < _MEMORY else _WEIGHT)
 
 
 class FirstToken:

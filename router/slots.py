@@ -250,10 +250,10 @@ class Slots:
 
     def _queue(self, ticket: Ticket, now: float) -> None:
         """All slots are taken: wait, unless that is hopeless or there is no room."""
-        wait_s = self._forecaster.wait_s(ticket.priority, ticket.tenant, ticket.work, ticket.service_s, self.slots, now)
+        wait_s = self._forecaster.wait_s(ticket.priority, ticket.tenant, ticket.service_s, self.slots, now)
         in_time_s = ticket.deadline - now - ticket.service_s
         most_s = self._most_wait_s[ticket.priority]
-        if wait_s > min(in_time_s, most_s):
+        if wait_s > in_time_s or wait_s > most_s:
             # a queue that nobody joins gets shorter by a second a second
             refusal = Refusal.DEADLINE if in_time_s < most_s else Refusal.WAIT
             allowed_s = min(in_time_s, most_s)

@@ -186,11 +186,8 @@ class FairQueue(Generic[E]):
             arrivals.popleft()
         return arrivals[0]
 
-    def settle(self, entry: E, used: float) -> None:
-        """A taken entry is over and used so many tokens: its tenant's next turn comes so much later or sooner."""
-        difference = used - entry.work
-        if not difference:
-            return
+    def settle(self, entry: E, difference: float) -> None:
+        """A taken entry used so many tokens more than its work: its tenant's next turn comes so much later."""
         tenant = self.tenants.get(entry.tenant) or self._idle.get(entry.tenant)
         if tenant is not None:
             tenant.correction += difference
