@@ -29,6 +29,8 @@ from router.query import Priority
 from router.rates import Rates, Sample, Work
 from router.tenants import Entry
 
+_LEARN_EVERY_S = 0.005
+"""More answers than that teach the rates nothing new, and learning is a fifth of what a request costs."""
 _UNKNOWN_RETRY_S = 1.0
 """Until a first answer was measured."""
 
@@ -161,6 +163,7 @@ class Slots:
         self._running = 0
         self._ends: list[float] = []
         """When those that run are predicted to end, sorted."""
+        self._learns_at = -inf
         self._promises: deque[float] = deque()
         """When those refused were told to come, if that is still to be."""
         self._most_wait_s = {p: min(config.most_wait.of(p) or inf, config.aging_s) for p in Priority}
@@ -211,7 +214,7 @@ class Slots:
             count.done += 1
             count.service_s += now - ticket.started
             if sample is not None:
-                self._learn(ticket, sample)
+                self._learn(ticket, sample, now)
             self._fill(now)
 
     def expire(self, now: float) -> None:
@@ -293,9 +296,13 @@ class Slots:
         count.started += 1
         count.wait_s += now - ticket.arrived
 
-    def _learn(self, ticket: Ticket, sample: Sample) -> None:
-        self._backlog.settle(ticket, sample.work.tokens)
-        self._rates.add(sample)
+    def _learn(self, ticket: Ticket, sample: Sample, now: float) -> None:
+        work = sample.work
+        self._backlog.settle(ticket, work.prompt_tokens + work.completion_tokens)
+        if now >= self._learns_at:
+            self._rates.add(sample)
+            if self._rates.known:
+                self._learns_at = now + _LEARN_EVERY_S
         if self._gradient is not None and sample.service_s > 0:
             latency = sample.service_s / max(sample.work.completion_tokens, 1.0)
             self._gradient.add(latency, self._running + 1)
