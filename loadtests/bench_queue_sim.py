@@ -22,8 +22,9 @@ from router.backlog import Backlog
 from router.config.lanes import Lane, Pressure
 from router.query import Priority
 from router.rates import Rates, Sample, Work
-from router.slots import Demand, Slots, Ticket
+from router.slots import Slots
 from router.tenants import Entry
+from router.tickets import Demand, Ticket
 
 REQUESTS = 1_000_000
 SEEDS = 3

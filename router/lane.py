@@ -9,7 +9,8 @@ from router.config.lanes import Lane as LaneSection
 from router.errors import DeadlineError, OverloadedError
 from router.forecast import Forecast
 from router.rates import Rates, Sample, Work
-from router.slots import Demand, LaneStatistics, Refusal, Slots, State, Ticket
+from router.slots import Slots
+from router.tickets import Demand, LaneStatistics, Refusal, State, Ticket
 
 Clock = Callable[[], float]
 _LEAST_NAP_S = 0.001

@@ -13,7 +13,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("router.errors", "router.query", "router.decision", "router.wire"),
     ("router.config", "router.features", "router.telemetry"),
     ("router.cache", "router.tenants", "router.rates", "router.concurrency", "router.quota", "router.pressure"),
-    ("router.embedder", "router.backlog"),
+    ("router.embedder", "router.backlog", "router.tickets"),
     ("router.admission", "router.scoring", "router.backends", "router.policy", "router.forecast"),
     ("router.health", "router.hold", "router.routing_metrics", "router.slots"),
     ("router.replies", "router.lane"),

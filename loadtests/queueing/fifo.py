@@ -5,7 +5,8 @@ from heapq import heappop, heappush
 
 from router.config.lanes import Lane as LaneSection
 from router.rates import Rates, Sample
-from router.slots import Demand, Notify, Refusal, State, Ticket
+from router.slots import Notify
+from router.tickets import Demand, Refusal, State, Ticket
 
 
 class FifoSlots:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from loadtests.queueing.trace import Arrival, Floats, Trace
 from router.config.lanes import Lane as LaneSection
 from router.rates import Rates, Sample, Work
-from router.slots import Demand, Notify, Slots, State, Ticket
+from router.slots import Notify, Slots
+from router.tickets import Demand, State, Ticket
 
 
 @dataclass(frozen=True, slots=True)

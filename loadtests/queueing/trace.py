@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from router.query import Priority
 from router.rates import Work
-from router.slots import Demand
+from router.tickets import Demand
 
 Floats = NDArray[np.float64]
 _CLASSES = tuple(Priority)

@@ -16,7 +16,7 @@ from router.errors import DeadlineError, OverloadedError
 from router.lane import Lane
 from router.query import Priority
 from router.rates import Work
-from router.slots import Demand
+from router.tickets import Demand
 
 WORK = Work(50, 50)
 

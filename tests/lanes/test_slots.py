@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from router.config.lanes import Adaptive, Lane, MostWait
 from router.query import Priority
 from router.rates import Rates, Sample, Work
-from router.slots import Demand, Refusal, Slots, State, Ticket
+from router.slots import Slots
+from router.tickets import Demand, Refusal, State, Ticket
 
 WORK = Work(50, 50)
 OPEN = {State.WAITING, State.RUNNING}
