@@ -102,7 +102,7 @@ class FirstToken:
         elif slope * x > y:
             slope = y / x
         self.slope_s = slope
-        self.intercept_s = y - slope * x
+        self.intercept_s = max(y - slope * x, 0.0)  # a rounding may be below
 
 
 class Rates:

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.config.lanes import Quota, Quotas
@@ -18,6 +18,7 @@ def accounts(
     st.lists(st.tuples(st.floats(0, 5), st.integers(1, 400), st.floats(0, 1)), max_size=120),
     st.sampled_from([1.0, 10.0, 60.0]),
 )
+@settings(deadline=None)
 def test_no_window_takes_more_than_its_rate_and_one_burst(asks: list[tuple[float, int, float]], burst_s: float) -> None:
     """Every request uses at most its estimate, and is settled at once."""
     limits = accounts(60, 6000, burst_s)
@@ -39,6 +40,7 @@ def test_no_window_takes_more_than_its_rate_and_one_burst(asks: list[tuple[float
 
 
 @given(st.floats(0, 3), st.integers(1, 600))
+@settings(deadline=None)
 def test_who_comes_back_when_told_is_admitted_and_not_sooner(pause_s: float, tokens: int) -> None:
     limits = accounts(60, 600, 60)
     limits.reserve("ann", 600, 0)

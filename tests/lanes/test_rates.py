@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.concurrency import Gradient
@@ -66,6 +66,7 @@ def test_nothing_is_predicted_from_too_little() -> None:
         st.tuples(st.floats(0, 1e6), st.floats(0, 1e5), st.floats(0, 1e4), st.floats(0, 1e4) | st.none()), max_size=40
     )
 )
+@settings(deadline=None)
 def test_predictions_are_never_below_zero(samples: list[tuple[float, float, float, float | None]]) -> None:
     rates = Rates()
     for prompt, completion, service_s, first_s in samples:
@@ -113,6 +114,7 @@ def test_few_running_say_nothing_of_the_limit() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(1e-6, 1e6), st.integers(1, 100)), max_size=200))
+@settings(deadline=None)
 def test_the_limit_keeps_its_bounds(samples: list[tuple[float, int]]) -> None:
     limit = Gradient(least=2, most=9)
     for latency, running in samples:
