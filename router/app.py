@@ -18,9 +18,15 @@ from router.api.status import status_routes
 from router.backends import Backend
 from router.backends.openai import OpenAIBackend
 from router.backends.triton import TritonBackend
+from router.cache.keys import KeyMaker
+from router.cache.response import ResponseCache
+from router.cache.tiered import TieredRecords
 from router.calls import Caller
 from router.choosing import Chooser
 from router.config import AnyTarget, Config, OpenAITarget, read_secret
+from router.dispatch import Dispatcher
+from router.fingerprint import Fingerprint
+from router.flights import Flights
 from router.health import Health
 from router.hold import Holder
 from router.pipeline import Pipeline
@@ -60,8 +66,17 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 jobs.append(scorer.watch())
             holder = await stack.enter_async_context(Holder(config.check, telemetry))
             chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics)
+            records = await stack.enter_async_context(TieredRecords(config.cache.tiers, telemetry))
+            fingerprint = Fingerprint(config, scorer, backends)
             pipeline = Pipeline(
-                backends, config.embedding_targets(), health, chooser, Caller(backends, holder), policy, metrics
+                ResponseCache(config.cache.response, records, KeyMaker(fingerprint)),
+                await stack.enter_async_context(Flights()),
+                Dispatcher(health, chooser, policy, metrics),
+                Caller(backends, holder),
+                backends,
+                config.embedding_targets(),
+                health,
+                policy,
             )
             app.state.service = Service(config, admission, chooser, pipeline, health, scorer, telemetry, drain)
             async with running(drain, *jobs):

@@ -113,6 +113,11 @@ class OpenAIBackend:
                 raise BackendError(f"{self._name} sent {len(data)} vectors for {len(query.inputs)} inputs.")
             return Embeddings(tuple(read_vector(one.embedding) for one in data), answer.usage.prompt_tokens)
 
+    @property
+    def version(self) -> str:
+        """See seam."""
+        return ""
+
     async def ready(self) -> bool:
         """Whether the server says that it is ready."""
         request = httpx.Request("GET", self._config.url + self._config.ready_path, headers=self._headers)

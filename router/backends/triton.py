@@ -110,6 +110,11 @@ class TritonBackend:
         good = [one for one in results if not isinstance(one, BaseException)]
         return Embeddings(tuple(vector for vector, _ in good), sum(tokens for _, tokens in good))
 
+    @property
+    def version(self) -> str:
+        """See seam."""
+        return ""
+
     async def ready(self) -> bool:
         """Whether Triton would take work for every model that we use."""
         models = [name for name in (self._config.chat_model, self._config.embedding_model) if name]
