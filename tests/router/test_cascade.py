@@ -91,6 +91,10 @@ class Place:
     async def embed(self, query: EmbeddingQuery) -> Embeddings:
         raise BackendError("no embeddings here")
 
+    @property
+    def version(self) -> str:
+        return ""
+
     async def ready(self) -> bool:
         return True
 
