@@ -113,7 +113,7 @@ class TritonBackend:
 
     async def embed(self, query: EmbeddingQuery) -> Embeddings:
         """One vector an input; Triton's dynamic batcher puts them together again."""
-        with triton_errors(self._name):
+        with self._errors():
             works = [self._detach(self._embed_one(one, query)) for one in query.inputs]
             results = await asyncio.gather(*works, return_exceptions=True)
             if failed := next((one for one in results if isinstance(one, BaseException)), None):
@@ -176,7 +176,7 @@ class TritonBackend:
         call = ChatCall(self._client, request, self._config.cancel)
         self._start(call.read(timeout_s))
         try:
-            with triton_errors(self._name):
+            with self._errors():
                 while True:
                     async with asyncio.timeout(remaining_s(query.deadline)):
                         result = await call.receive()
@@ -206,6 +206,16 @@ class TritonBackend:
         if vector is None or tokens is None:
             raise BackendError(f"{self._name} sent no {EmbedOutput.EMBEDDING}.")
         return np.ascontiguousarray(vector, "<f4").tobytes(), int(tokens.reshape(-1)[0])
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """`triton_errors`; a server that a call did not reach may be another one when the next probe finds it."""
+        try:
+            with triton_errors(self._name):
+                yield
+        except UnavailableError:
+            self._asked_at = None
+            raise
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._group.create_task(work)

@@ -27,7 +27,8 @@ from router.backends.openai import OpenAIBackend
 from router.backends.triton import TritonBackend
 from router.config import OpenAITarget, TritonTarget, load_config
 from router.decision import Tier
-from router.query import Conversation, Message, Parameters, Query
+from router.errors import UnavailableError
+from router.query import Conversation, Message, Parameters, Query, RawPrompts
 from tests.cloud.checkpoint import make_chat_artifact, make_embedding_artifact
 from tests.servers import broken, serving
 
@@ -118,6 +119,15 @@ async def turn(backend: Backend, *, up: bool, limit_s: float = 20.0) -> None:
         await asyncio.sleep(0.05)
 
 
+async def reached(backend: Backend) -> bool:
+    """Whether a call gets through."""
+    try:
+        await backend.complete(Query(RawPrompts(("hi",)), Parameters(max_tokens=1)))
+    except UnavailableError:
+        return False
+    return True
+
+
 def test_an_identity_follows_the_bytes_and_never_breaks_a_header(chat: Path, other_chat: Path, tmp_path: Path) -> None:
     first, second = identify(chat), identify(other_chat)
     named = tmp_path / "named"
@@ -198,14 +208,7 @@ async def test_a_triton_on_another_artifact_has_another_version(
         metrics_port=0,
         exit_timeout_s=1,
     )
-    replaced = TritonConfig(
-        chat=ChatConfig(str(other_chat), threads=1, slots=1),
-        embed=EmbedConfig(str(embedding)),
-        http_port=0,
-        grpc_port=port,
-        metrics_port=0,
-        exit_timeout_s=1,
-    )
+    replaced = msgspec.structs.replace(config, chat=ChatConfig(str(other_chat), threads=1, slots=1))
     async with TritonBackend("h100", target, None) as backend:
         assert not await backend.ready()
         assert backend.version == "a100"
@@ -217,7 +220,14 @@ async def test_a_triton_on_another_artifact_has_another_version(
         with running_triton(replaced, tmp_path):
             await turn(backend, up=True)
             second = backend.version
+        assert not await reached(backend)
+        with running_triton(config, tmp_path):
+            while not await reached(backend):
+                await asyncio.sleep(0.05)
+            assert await backend.ready()  # the first probe since it was the other
+            again = backend.version
 
+    assert again == first
     assert first == while_down == f"a100 chat:1:{identify(chat)} embed:1:{identify(embedding)}"
     assert second == f"a100 chat:1:{identify(other_chat)} embed:1:{identify(embedding)}"
 
