@@ -23,8 +23,8 @@ def open_artifact(settings: ChatConfig | EmbedConfig, kind: ArtifactKind, model_
     """
     Check and open the artifact that `settings` name.
 
-    Raises `ArtifactError`, and `ConfigError` when it is not the one that `model_config` announces to clients: Triton
-    starts a model that died again, by then perhaps on other files.
+    Raises `ArtifactError`, and `ConfigError` when it is not the one that `model_config` announces to clients, because
+    it was replaced between the launcher's look and this one.
     """
     artifact = Artifact.open(Path(settings.artifact), kind)
     announced = read_version(model_config)
