@@ -8,7 +8,6 @@ holds up no decode step, and a request's responses come from one thread only.
 import time
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,10 +18,10 @@ from cloud.chat_metrics import ChatMetrics
 from cloud.chat_reply import Reply
 from cloud.chat_request import ChatRequest, cancelled_id, read_request
 from cloud.config import ChatConfig, read_settings
-from cloud.execution import session_config
+from cloud.execution import open_artifact, session_config
 from cloud.responder import Exchange, LeftError, Responder
 from cloud.wire import MOST_TOKENS, ChatOutput, ErrorCode, SamplingParameters, encode_error
-from edge.engine.artifact import Artifact, ArtifactKind
+from edge.engine.artifact import ArtifactKind
 from edge.engine.decoder import Decoder
 from edge.engine.errors import EngineError, ExpiredError, OverloadedError, RequestError, StoppedError
 from edge.engine.generation import Failure, Generator
@@ -36,7 +35,7 @@ class ChatModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the model that `cloud.config.ChatConfig` in `args["model_config"]` names."""
         settings = read_settings(args["model_config"], ChatConfig)
-        artifact = Artifact.open(Path(settings.artifact), ArtifactKind.CHAT)
+        artifact = open_artifact(settings, ArtifactKind.CHAT, args["model_config"])
         self._tokenizer = Tokenizer(artifact.file("tokenizer.json"))
         decoder = Decoder(artifact.path, session_config(settings), slots=settings.slots)
         self._generator = Generator(decoder, self._tokenizer, waiting=settings.backlog)

@@ -30,6 +30,9 @@ from msgspec import Meta, Struct
 CHAT_MODEL: Final = "chat"
 EMBED_MODEL: Final = "embed"
 
+MODEL_VERSION: Final = "model_version"
+"""Parameter in the configuration of our models: the identity of the artifact behind it."""
+
 EMBEDDING_WIDTH: Final = 384
 
 LOWEST_LOGPROB: Final = -9999.0

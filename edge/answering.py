@@ -43,6 +43,7 @@ class ChatModel:
         """
         artifact = Artifact.open(config.artifact, ArtifactKind.CHAT)
         self.name = artifact.manifest.name
+        self.identity = artifact.identity
         self._temperature = config.temperature
         self._template = ChatTemplate.load(artifact.file("tokenizer_config.json"))
         self._tokenizer = Tokenizer(artifact.file("tokenizer.json"))
@@ -115,6 +116,7 @@ class EmbeddingModel:
         """
         artifact = Artifact.open(config.artifact, ArtifactKind.EMBEDDING)
         self.name = artifact.manifest.name
+        self.identity = artifact.identity
         self._encoder = Encoder(artifact.path, config.runtime.session())
         self.width = self._encoder.width
         self._batcher = MicroBatcher[list[int], NDArray[np.float32]](

@@ -10,6 +10,7 @@ from edge.engine.settings import ConfigError
 from edge.engine.template import ChatTemplate, TemplateError
 from edge.serving import Drain, running
 from router.admission import load_admission
+from router.api.cache import cache_routes
 from router.api.chat import chat_routes
 from router.api.embeddings import embedding_routes
 from router.api.exchange import Service
@@ -78,12 +79,13 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 health,
                 policy,
             )
-            app.state.service = Service(config, admission, chooser, pipeline, health, scorer, telemetry, drain)
+            caches = None  # assembled here: Caches(records, (each cache above them, ...))
+            app.state.service = Service(config, admission, chooser, pipeline, health, scorer, telemetry, drain, caches)
             async with running(drain, *jobs):
                 yield
 
     return Litestar(
-        [*chat_routes(), *embedding_routes(), *status_routes()],
+        [*chat_routes(), *embedding_routes(), *status_routes(), *cache_routes()],
         lifespan=[lifespan],
         exception_handlers={Exception: as_error_response},
         request_max_body_size=config.limits.body_bytes,

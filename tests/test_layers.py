@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("router.pipeline",),
     ("router.api",),
     ("router.app", "router.evaluation"),
-    ("router.calibration",),
+    ("router.calibration", "router.cache_cli"),
     ("router.cli",),
     ("router.__main__",),
 )

@@ -15,6 +15,7 @@ from router.admission import Admission
 from router.api.asking import Asker, read_headers
 from router.api.failures import describe_http, describe_invalid, error_body
 from router.cache.response import CacheStatus
+from router.cache.statistics import Caches
 from router.choosing import Chooser
 from router.config import Config
 from router.decision import Decision, Evidence, log_odds
@@ -42,6 +43,7 @@ class Service:
     scorer: Scorer
     telemetry: Telemetry
     drain: Drain
+    caches: Caches | None = None
 
     @property
     def policy_kind(self) -> str:

@@ -1,6 +1,7 @@
 """A Triton server over gRPC: `chat` with the I/O of Triton's vLLM backend (`cloud.wire`), `embed` as ours."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from cloud.wire import (
     CHAT_PRIORITY,
+    MODEL_VERSION,
     QUEUE_FULL_TEXT,
     TIMEOUT_TEXT,
     ChatOutput,
@@ -25,7 +27,7 @@ from cloud.wire import (
     decode_error,
 )
 from edge.engine.template import ChatTemplate, TemplateError
-from router.backends import remaining_s
+from router.backends import join_versions, remaining_s
 from router.backends.triton_call import ChatCall
 from router.backends.triton_tensors import CollectedAnswer, read_pieces, read_usage, say_chat, say_tensor, split_choices
 from router.config import TritonTarget
@@ -48,6 +50,8 @@ from router.query import (
 )
 
 _FROM_PEER = "Error received from peer"
+_UNSAID = ("UNIMPLEMENTED", "restricted")
+_VERSION_S = 30.0
 T = TypeVar("T")
 
 
@@ -61,6 +65,8 @@ class TritonBackend:
         self._client = InferenceServerClient(config.address)
         self._group = asyncio.TaskGroup()
         self._running: set[asyncio.Task[None]] = set()
+        self._said = ""
+        self._asked_at: float | None = None
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -71,6 +77,11 @@ class TritonBackend:
             task.cancel()
         await self._group.__aexit__(None, None, None)
         await self._client.close()
+
+    @property
+    def version(self) -> str:
+        """Of each model its served versions, and of ours the artifact's identity."""
+        return join_versions(self._config.version, self._said)
 
     async def complete(self, query: Query) -> Completion:
         """All answers, whole."""
@@ -102,7 +113,7 @@ class TritonBackend:
 
     async def embed(self, query: EmbeddingQuery) -> Embeddings:
         """One vector an input; Triton's dynamic batcher puts them together again."""
-        with triton_errors(self._name):
+        with self._errors():
             works = [self._detach(self._embed_one(one, query)) for one in query.inputs]
             results = await asyncio.gather(*works, return_exceptions=True)
             if failed := next((one for one in results if isinstance(one, BaseException)), None):
@@ -110,18 +121,36 @@ class TritonBackend:
         good = [one for one in results if not isinstance(one, BaseException)]
         return Embeddings(tuple(vector for vector, _ in good), sum(tokens for _, tokens in good))
 
-    @property
-    def version(self) -> str:
-        """See seam."""
-        return ""
-
     async def ready(self) -> bool:
-        """Whether Triton would take work for every model that we use."""
+        """Whether Triton would take work for every model that we use.
+
+        A call that fails makes the next one ask for the versions again, and so does time.
+        """
+        asked_at, self._asked_at = self._asked_at, None
         models = [name for name in (self._config.chat_model, self._config.embedding_model) if name]
         try:
-            return all([await self._client.is_model_ready(name) for name in models])
+            if not all([await self._client.is_model_ready(name) for name in models]):
+                return False
+            now = time.monotonic()
+            if asked_at is None or now >= asked_at + _VERSION_S:
+                self._said = join_versions(*[await self._identify(name) for name in models])
+                asked_at = now
         except (InferenceServerException, grpc.RpcError):
             return False
+        self._asked_at = asked_at
+        return True
+
+    async def _identify(self, model: str) -> str:
+        """`<model>:<versions>:<identity>`; the stock vLLM backend has no identity. Raises as the client does."""
+        served = ",".join((await self._client.get_model_metadata(model)).versions)
+        try:
+            config = (await self._client.get_model_config(model)).config
+        except InferenceServerException as exc:
+            if not any(word in str(exc) for word in _UNSAID):
+                raise
+            return f"{model}:{served}"  # Triton's extension of KServe is missing here, or closed to us
+        identity = config.parameters[MODEL_VERSION].string_value if MODEL_VERSION in config.parameters else ""
+        return f"{model}:{served}:{identity}"
 
     def _render(self, query: Query) -> tuple[str, ...]:
         if not isinstance(query.prompt, Conversation):
@@ -147,7 +176,7 @@ class TritonBackend:
         call = ChatCall(self._client, request, self._config.cancel)
         self._start(call.read(timeout_s))
         try:
-            with triton_errors(self._name):
+            with self._errors():
                 while True:
                     async with asyncio.timeout(remaining_s(query.deadline)):
                         result = await call.receive()
@@ -177,6 +206,16 @@ class TritonBackend:
         if vector is None or tokens is None:
             raise BackendError(f"{self._name} sent no {EmbedOutput.EMBEDDING}.")
         return np.ascontiguousarray(vector, "<f4").tobytes(), int(tokens.reshape(-1)[0])
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """`triton_errors`; a server that a call did not reach may be another one when the next probe finds it."""
+        try:
+            with triton_errors(self._name):
+                yield
+        except UnavailableError:
+            self._asked_at = None
+            raise
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._group.create_task(work)

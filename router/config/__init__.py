@@ -141,12 +141,17 @@ class Price(Section, frozen=True, kw_only=True):
 
 
 class TargetSection(Section, frozen=True, kw_only=True, tag_field="backend"):
-    """What every target says of itself."""
+    """What every target says of itself.
+
+    A change of `version` makes the caches forget its answers: for a server that does not say which model it serves, or
+    for a setting of it that changes them.
+    """
 
     tier: Tier
     supports: frozenset[Capability] = frozenset()
     connect_s: Seconds = 1.0
     price: Price | None = None
+    version: Annotated[str, Meta(pattern=r"^\S{1,128}$")] | None = None
 
 
 class OpenAITarget(TargetSection, frozen=True, kw_only=True, tag="openai"):
