@@ -29,7 +29,7 @@ class Client(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def cap(self, wanted: Priority) -> Priority:
         """The wanted priority, or the key's highest if that is lower."""
-        return max(wanted, self.priority, key=lambda p: p.rank)
+        return wanted if wanted.rank >= self.priority.rank else self.priority
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,13 +103,21 @@ def serve(path: Path, log_level: str) -> None:
     from router.app import create_app  # noqa: PLC0415
 
     config = _load(path)
-    logging.basicConfig(level=log_level.upper(), format="%(message)s", stream=sys.stderr)
+    _set_up_log(log_level)
     logging.getLogger("router.audit").setLevel(logging.INFO)  # whatever else is left out
     drain = Drain()
     app = _or_exit(lambda: create_app(config, drain))
     if config.keys_file is None:
         click.echo(f"No keys_file is set: open to everyone who reaches {config.listen.host} (loopback only).", err=True)
     sys.exit(serve_app(app, drain, host=config.listen.host, port=config.listen.port, drain_s=config.limits.drain_s))
+
+
+def _set_up_log(level: str) -> None:
+    """Lines of nothing but the message, so that a record need not find out who wrote it, where and when."""
+    logging.basicConfig(level=level.upper(), format="%(message)s", stream=sys.stderr)
+    # https://docs.python.org/3/howto/logging.html#optimization
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # type: ignore[attr-defined] # noqa: SLF001 - as that page says
 
 
 @main.command()

@@ -3,11 +3,10 @@
 import re
 import secrets
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
-
-from litestar.datastructures import Headers
 
 from router.admission import Admission, Client
 from router.cache.directives import Caching, parse_cache_control
@@ -28,6 +27,8 @@ class Switch(StrEnum):
     OFF = "off"
 
 
+Fields = Mapping[str, str]
+"""Header values by lower-case name."""
 Member = TypeVar("Member", Priority, Tier, Label, Switch)
 
 
@@ -68,7 +69,16 @@ class Asker:
         )
 
 
-def read_headers(headers: Headers, admission: Admission, longest_s: float) -> Asker:
+def read_fields(raw: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """ASGI's headers, whose names are in lower case already; what is sent twice is joined, as RFC 9110 has it."""
+    fields: dict[str, str] = {}
+    for name, value in raw:
+        key, said = name.decode("latin-1"), value.decode("latin-1")
+        fields[key] = f"{fields[key]}, {said}" if key in fields else said
+    return fields
+
+
+def read_headers(headers: Fields, admission: Admission, longest_s: float) -> Asker:
     """Understand a request's headers.
 
     Args:
@@ -96,7 +106,7 @@ def read_headers(headers: Headers, admission: Admission, longest_s: float) -> As
     )
 
 
-def _caching(headers: Headers) -> Caching:
+def _caching(headers: Fields) -> Caching:
     tags = tuple(dict.fromkeys(tag.strip() for tag in headers.get("x-cache-tags", "").split(",") if tag.strip()))
     if len(tags) > _MOST_TAGS or not all(map(_TAG.match, tags)):
         raise RequestError(
@@ -107,7 +117,7 @@ def _caching(headers: Headers) -> Caching:
     return Caching(control, tags, headers.get("if-none-match", ""))
 
 
-def _deadline_s(headers: Headers) -> float | None:
+def _deadline_s(headers: Fields) -> float | None:
     """`x-deadline-ms`, else the timeout that OpenAI's SDKs announce, in seconds."""
     for name, scale in (("x-deadline-ms", 1e-3), ("x-stainless-read-timeout", 1.0), ("x-stainless-timeout", 1.0)):
         value = headers.get(name)
@@ -124,7 +134,7 @@ def _deadline_s(headers: Headers) -> float | None:
     return None
 
 
-def _threshold(headers: Headers) -> float | None:
+def _threshold(headers: Fields) -> float | None:
     """`x-route-threshold`, in the policy's place."""
     name = "x-route-threshold"
     value = headers.get(name)
@@ -139,7 +149,7 @@ def _threshold(headers: Headers) -> float | None:
     raise RequestError(f"Invalid {name}: {value!r}. Expected a number from 0 to 1.", param=name)
 
 
-def _member(kind: type[Member], headers: Headers, name: str) -> Member | None:
+def _member(kind: type[Member], headers: Fields, name: str) -> Member | None:
     value = headers.get(name)
     return None if value is None else _parse(kind, value, name)
 

@@ -7,12 +7,11 @@ from typing import Any
 import msgspec
 from litestar import Request
 from litestar.exceptions import HTTPException
-from litestar.response.base import ASGIResponse
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from edge.serving import CutError, Drain, HangUpError, until_hang_up
 from router.admission import Admission
-from router.api.asking import Asker, read_headers
+from router.api.asking import Asker, read_fields, read_headers
 from router.api.failures import describe_http, describe_invalid, error_body
 from router.cache.response import CacheStatus
 from router.cache.statistics import Caches
@@ -27,7 +26,6 @@ from router.scoring import Scorer
 from router.telemetry import RequestRecord, Stopwatch, Telemetry
 
 HttpRequest = Request[Any, Any, Any]
-_JSON = "application/json"
 _CLIENT_CLOSED = 499  # nginx's status for it; nobody reads the answer, metrics and log do
 
 
@@ -159,7 +157,7 @@ async def converse(request: HttpRequest, url: str, work: Work) -> ASGIApp:
         answer = await _work(request, exchange, work)
     except HangUpError:
         exchange.finish(_CLIENT_CLOSED)
-        return ASGIResponse(status_code=_CLIENT_CLOSED)
+        return WholeAnswer(_CLIENT_CLOSED, b"", {})
     except RouterError as exc:
         exchange.error = exc
         exchange.finish(exc.status)
@@ -167,26 +165,42 @@ async def converse(request: HttpRequest, url: str, work: Work) -> ASGIApp:
     except BaseException:
         exchange.finish(RouterError.status)
         raise
-    if isinstance(answer, ASGIResponse):  # a stream is finished by its own end
-        exchange.finish(answer.status_code)
+    if isinstance(answer, WholeAnswer):  # a stream is finished by its own end
+        exchange.finish(answer.status)
     return answer
 
 
-def json_answer(content: bytes, headers: dict[str, str]) -> ASGIApp:
+class WholeAnswer:
+    """An answer in one piece: Litestar's own response, for all that it can do besides, costs several times as much."""
+
+    def __init__(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
+        self.status = status
+        self._content = content
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+        if content:
+            self._headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self._headers})
+        await send({"type": "http.response.body", "body": self._content, "more_body": False})
+
+
+def json_answer(content: bytes, headers: dict[str, str]) -> WholeAnswer:
     """A whole answer."""
-    return ASGIResponse(body=content, headers=headers, media_type=_JSON, status_code=200)
+    return WholeAnswer(200, content, headers)
 
 
-def unchanged_answer(headers: dict[str, str]) -> ASGIApp:
+def unchanged_answer(headers: dict[str, str]) -> WholeAnswer:
     """The client has the answer already."""
-    return ASGIResponse(headers=headers, status_code=304)
+    return WholeAnswer(304, b"", headers)
 
 
-def error_answer(error: RouterError, headers: dict[str, str]) -> ASGIApp:
+def error_answer(error: RouterError, headers: dict[str, str]) -> WholeAnswer:
     """OpenAI's error object, with what its status calls for."""
     if isinstance(error, OverloadedError | UnavailableError):
         headers = {**headers, "retry-after": "1"}
-    return ASGIResponse(body=error_body(error), headers=headers, media_type=_JSON, status_code=error.status)
+    return WholeAnswer(error.status, error_body(error), headers)
 
 
 async def _work(request: HttpRequest, exchange: Exchange, work: Work) -> ASGIApp:
@@ -194,7 +208,9 @@ async def _work(request: HttpRequest, exchange: Exchange, work: Work) -> ASGIApp
     if drain.begun:
         raise DrainingError("This router is stopping; send the request again.")
     service = exchange.service
-    exchange.asker = read_headers(request.headers, service.admission, service.config.limits.deadline_s)
+    exchange.asker = read_headers(
+        read_fields(request.scope["headers"]), service.admission, service.config.limits.deadline_s
+    )
     try:
         content = await request.body()
         with drain.holding():

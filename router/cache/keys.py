@@ -1,7 +1,7 @@
 """Which stored answer is a request's own: a digest over everything that shapes an answer."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
@@ -44,7 +44,7 @@ class KeyMaker:
         if not isinstance(prompt, Conversation) or prompt.messages[-1].role != "user":
             return CacheKey(_digest(b"exact", self._encode((*head, prompt))))
         last = prompt.messages[-1]
-        before = self._encode((*head, prompt.messages[:-1], replace(last, text="")))
+        before = self._encode((*head, prompt.messages[:-1], last.name))
         exact = _digest(b"exact", before, last.text.encode())
         return CacheKey(exact, _digest(b"partition", before), last.text)
 
