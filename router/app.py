@@ -18,9 +18,12 @@ from router.api.status import status_routes
 from router.backends import Backend
 from router.backends.openai import OpenAIBackend
 from router.backends.triton import TritonBackend
+from router.cache import Records
+from router.cache.embedding import EmbeddingCache
 from router.calls import Caller
 from router.choosing import Chooser
-from router.config import AnyTarget, Config, OpenAITarget, read_secret
+from router.config import AnyTarget, Config, EmbeddingUse, OpenAITarget, read_secret
+from router.embedder import Embedder
 from router.health import Health
 from router.hold import Holder
 from router.pipeline import Pipeline
@@ -41,7 +44,10 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
     telemetry = Telemetry()
     metrics = RoutingMetrics(telemetry)
-    scorer: Scorer = ScoringService(config.scoring, telemetry) if config.scoring.artifact_file() else UnknownScorer()
+    records: Records | None = None  # TieredRecords(config.cache.tiers, telemetry), entered in the lifespan
+    vectors = _make_embedding_cache(config, records, telemetry)
+    embedder = _make_embedder(config, telemetry, vectors)
+    scorer = _make_scorer(config, telemetry, embedder)
     policy = make_policy(config)
     telemetry.registry.register(PolicyCollector(policy))
 
@@ -55,6 +61,8 @@ def create_app(config: Config, drain: Drain) -> Litestar:
             health = Health(backends, config.probe, telemetry)
             await health.check()
             jobs = [health.watch()]
+            if embedder is not None:
+                await stack.enter_async_context(embedder)
             if isinstance(scorer, ScoringService):
                 await stack.enter_async_context(scorer)
                 jobs.append(scorer.watch())
@@ -75,6 +83,24 @@ def create_app(config: Config, drain: Drain) -> Litestar:
         openapi_config=None,
         logging_config=None,
     )
+
+
+def _make_embedding_cache(config: Config, records: Records | None, telemetry: Telemetry) -> EmbeddingCache | None:
+    section = config.cache.embedding
+    return EmbeddingCache(records, section, telemetry) if records is not None and section.enabled else None
+
+
+def _make_embedder(config: Config, telemetry: Telemetry, cache: EmbeddingCache | None) -> Embedder | None:
+    """None where there is no model, or nothing to embed for: an encoder takes some 50 MB."""
+    scoring = config.scoring
+    wanted = scoring.use_embedding is not EmbeddingUse.NEVER or config.cache.semantic.enabled
+    return Embedder(scoring, telemetry, cache) if scoring.embedding is not None and wanted else None
+
+
+def _make_scorer(config: Config, telemetry: Telemetry, embedder: Embedder | None) -> Scorer:
+    if config.scoring.artifact_file() is None:
+        return UnknownScorer()
+    return ScoringService(config.scoring, telemetry, embedder)
 
 
 def _backend_maker(name: str, target: AnyTarget) -> Callable[[], Backend]:

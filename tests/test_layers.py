@@ -12,7 +12,7 @@ PARTS = ("router", "edge", "cloud")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("router.errors", "router.query", "router.decision", "router.wire"),
     ("router.config", "router.features", "router.telemetry"),
-    ("router.cache",),
+    ("router.cache", "router.threads"),
     ("router.embedder",),
     ("router.admission", "router.scoring", "router.backends", "router.policy"),
     ("router.health", "router.hold", "router.routing_metrics"),

@@ -72,7 +72,7 @@ async def _generate(
     answer = await pipeline.answer(query, rules, exchange.watch)
     exchange.usage = answer.completion.usage
     headers = exchange.answered(answer.decision)
-    await exchange.explain(query.prompt)
+    await exchange.explain(query)
     return json_answer(_encode(dialect.whole(answer.completion)), headers)
 
 
@@ -102,7 +102,7 @@ async def _events(
 async def _release(exchange: Exchange, query: Query, streamed: StreamedAnswer) -> None:
     try:
         await streamed.opening.aclose()
-        await exchange.explain(query.prompt)
+        await exchange.explain(query)
     finally:
         exchange.finish(exchange.error.status if exchange.error else 200)
 

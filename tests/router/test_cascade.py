@@ -121,7 +121,7 @@ class Judge:
     artifact: str | None = "abc"
     shown: list[EdgeAnswer] = field(default_factory=list)
 
-    async def score(self, prompt: Prompt, threshold: float) -> Score:
+    async def score(self, query: Query, threshold: float) -> Score:
         return Score(self.first, Evidence.FEATURES)
 
     async def check(self, prompt: Prompt, score: Score, answer: EdgeAnswer) -> Score:
@@ -129,8 +129,8 @@ class Judge:
         await asyncio.sleep(self.delay_s)
         return score if self.last is None else Score(self.last, Evidence.ANSWER)
 
-    async def explain(self, prompt: Prompt, threshold: float) -> Explanation:
-        return Explanation(await self.score(prompt, threshold), {})
+    async def explain(self, query: Query, threshold: float) -> Explanation:
+        return Explanation(await self.score(query, threshold), {})
 
 
 class WatchedBudget(Budget):
