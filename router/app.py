@@ -24,6 +24,7 @@ from router.calls import Caller
 from router.choosing import Chooser
 from router.config import AnyTarget, Config, EmbeddingUse, OpenAITarget, read_secret
 from router.embedder import Embedder
+from router.embedding_calls import EmbeddingCaller
 from router.health import Health
 from router.hold import Holder
 from router.pipeline import Pipeline
@@ -68,8 +69,9 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 jobs.append(scorer.watch())
             holder = await stack.enter_async_context(Holder(config.check, telemetry))
             chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics)
+            embedding_caller = EmbeddingCaller(backends, config.embedding_models(), vectors)
             pipeline = Pipeline(
-                backends, config.embedding_targets(), health, chooser, Caller(backends, holder), policy, metrics
+                config.embedding_targets(), embedding_caller, health, chooser, Caller(backends, holder), policy, metrics
             )
             app.state.service = Service(config, admission, chooser, pipeline, health, scorer, telemetry, drain)
             async with running(drain, *jobs):

@@ -1,15 +1,15 @@
 """The path of one query, readable aloud. The cache and the lanes will each be a line here."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from router.backends import Backend
 from router.calls import Caller, releasing
 from router.choosing import Chooser
 from router.decision import Decision, Reason, Rules, Target, Tier, decide, select_eligible
+from router.embedding_calls import CacheStatus, Embedded, EmbeddingCaller
 from router.errors import BackendError, BudgetError, DeadlineError, OverloadedError, UnavailableError
 from router.health import Health
 from router.policy import Policy, Reservation
@@ -44,6 +44,7 @@ class EmbeddedAnswer:
 
     embeddings: Embeddings
     decision: Decision
+    status: CacheStatus
 
 
 @dataclass(slots=True)
@@ -62,16 +63,16 @@ class Pipeline:
 
     def __init__(
         self,
-        backends: Mapping[str, Backend],
         embedding_targets: Sequence[Target],
+        embedding_caller: EmbeddingCaller,
         health: Health,
         chooser: Chooser,
         caller: Caller,
         policy: Policy,
         metrics: RoutingMetrics,
     ) -> None:
-        self._backends = backends
         self._embedding_targets = embedding_targets
+        self._embedding_caller = embedding_caller
         self._health = health
         self._chooser = chooser
         self._caller = caller
@@ -92,18 +93,20 @@ class Pipeline:
         watch.first_s = watch.elapsed_s()
         return StreamedAnswer(opening, decision)
 
-    async def embed(self, query: EmbeddingQuery, rules: Rules, watch: Stopwatch) -> EmbeddedAnswer:
-        """The vectors of one model, from whichever target has it; there is no quality to score."""
-        # embedding cache: look up each input
+    async def embed(
+        self, query: EmbeddingQuery, rules: Rules, watch: Stopwatch, *, lookup: bool = True, store: bool = True
+    ) -> EmbeddedAnswer:
+        """The vectors of one model, from whichever target has it, as far as they are not cached; there is no quality to
+        score.
+        """
         eligible = select_eligible(rules, self._embedding_targets)
         decision = decide(eligible, score=None, threshold=self._policy.threshold, up=self._health.up())
 
-        async def ask(decision: Decision) -> Embeddings:
-            with watch.wait_backend():
-                return await self._backends[decision.target.name].embed(query)
+        async def ask(decision: Decision) -> Embedded:
+            return await self._embedding_caller.embed(decision.target.name, query, watch, lookup=lookup, store=store)
 
-        embeddings, decision = await self._attempt(decision, ask, query.deadline)
-        return EmbeddedAnswer(embeddings, decision)
+        embedded, decision = await self._attempt(decision, ask, query.deadline)
+        return EmbeddedAnswer(embedded.embeddings, decision, embedded.status)
 
     async def _run(self, errand: Errand[AnyReply]) -> tuple[AnyReply, Decision]:
         """Choose, call, judge; while an answer is on trial nothing of it reaches the client."""

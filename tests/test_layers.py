@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("router.admission", "router.scoring", "router.backends", "router.policy"),
     ("router.health", "router.hold", "router.routing_metrics"),
     ("router.replies",),
-    ("router.choosing", "router.calls"),
+    ("router.choosing", "router.calls", "router.embedding_calls"),
     ("router.pipeline",),
     ("router.api",),
     ("router.app", "router.evaluation"),

@@ -34,7 +34,8 @@ def embedding_routes() -> list[HTTPRouteHandler]:
         ]
         tokens = answer.embeddings.prompt_tokens
         listed = wire.EmbeddingList(data=data, model=body.model, usage=wire.Usage(tokens, 0, tokens))
-        return json_answer(msgspec.json.encode(listed), exchange.answered(answer.decision))
+        headers = exchange.answered(answer.decision) | {"x-cache": answer.status.value}
+        return json_answer(msgspec.json.encode(listed), headers)
 
     @post(URL)
     async def embed(request: HttpRequest) -> ASGIApp:

@@ -9,10 +9,8 @@ from typing import Final, NamedTuple
 
 from router.cache import Kind, Record, Records
 from router.config.cache import EmbeddingCache as EmbeddingCacheSection
+from router.query import Input
 from router.telemetry import Telemetry
-
-Input = str | tuple[int, ...]
-"""A text, or its token ids; the two never share a vector."""
 
 _HEAD: Final = struct.Struct("<II")
 _UNCOUNTED: Final = 0xFFFF_FFFF
@@ -75,7 +73,9 @@ class EmbeddingCache:
 
 
 def make_key(maker: Maker, tenant: str, content: Input) -> bytes:
-    """32 bytes. Each field is preceded by its length, so no two different lists of fields read the same."""
+    """32 bytes. Each field is preceded by its length, so no two different lists of fields read the same; a text and its
+    tokens are two inputs.
+    """
     if isinstance(content, str):
         form, said = "text", _encode(content)
     else:

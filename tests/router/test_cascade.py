@@ -16,6 +16,7 @@ from router.calls import Caller
 from router.choosing import Chooser
 from router.config import BudgetPolicy, Check, Price, Probe
 from router.decision import Decision, Evidence, Reason, Rules, Score, Target, Tier
+from router.embedding_calls import EmbeddingCaller
 from router.errors import BackendError, BudgetError, OverloadedError, RefusedError, RouterError, UnavailableError
 from router.health import Health
 from router.hold import Holder
@@ -188,7 +189,11 @@ async def bench(
     async with Holder(check, telemetry) as holder:
         chooser = Chooser([EDGE, CLOUD], health, judge, policy, check, metrics)
         yield Bench(
-            Pipeline(backends, [], health, chooser, Caller(backends, holder), policy, metrics), policy, telemetry
+            Pipeline(
+                [], EmbeddingCaller(backends, {}, None), health, chooser, Caller(backends, holder), policy, metrics
+            ),
+            policy,
+            telemetry,
         )
     assert edge.running == cloud.running == 0
     assert policy.reserved() == 0

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,11 +164,11 @@ class BrokenEncoder(Encoder):
 
 @asynccontextmanager
 async def serving_broken(
-    artifact: Path, telemetry: Telemetry, *, embed_s: float = 0.0, embed_fails: bool = False, **how: float | bool
+    artifact: Path, telemetry: Telemetry, *, embed_s: float = 0.0, embed_fails: bool = False, **how: Any
 ) -> AsyncIterator[ScoringService]:
     def load(path: Path, config: Scoring, embedding: Embedding | None) -> Model:
         model = load_model(path, config, embedding)
-        broken = Broken(model.query, **how)  # type: ignore[arg-type] # flags and seconds by name
+        broken = Broken(model.query, **how)
         return Model(broken, model.answers, model.identity, EmbeddingUse.AUTO)  # type: ignore[arg-type] # looks like a QueryScorer
 
     def open_encoder(folder: Path) -> Embedding:
@@ -199,7 +200,7 @@ async def test_a_failing_model_costs_the_score_and_nothing_else(plain: Path, cap
     ],
 )
 async def test_without_the_full_embedding_the_cheap_estimate_stands(
-    refined: Path, how: dict[str, float], metric: str, why: str
+    refined: Path, how: dict[str, Any], metric: str, why: str
 ) -> None:
     telemetry = Telemetry()
     async with serving_broken(refined, telemetry, **how) as service:
