@@ -18,13 +18,18 @@ from router.api.status import status_routes
 from router.backends import Backend
 from router.backends.openai import OpenAIBackend
 from router.backends.triton import TritonBackend
-from router.cache import Records
 from router.cache.embedding import EmbeddingCache
+from router.cache.keys import KeyMaker
+from router.cache.response import ResponseCache
+from router.cache.tiered import TieredRecords
 from router.calls import Caller
 from router.choosing import Chooser
 from router.config import AnyTarget, Config, EmbeddingUse, OpenAITarget, read_secret
+from router.dispatch import Dispatcher
 from router.embedder import Embedder
 from router.embedding_calls import EmbeddingCaller
+from router.fingerprint import Fingerprint
+from router.flights import Flights
 from router.health import Health
 from router.hold import Holder
 from router.pipeline import Pipeline
@@ -45,8 +50,8 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
     telemetry = Telemetry()
     metrics = RoutingMetrics(telemetry)
-    records: Records | None = None  # TieredRecords(config.cache.tiers, telemetry), entered in the lifespan
-    vectors = _make_embedding_cache(config, records, telemetry)
+    records = TieredRecords(config.cache.tiers, telemetry)
+    vectors = EmbeddingCache(records, config.cache.embedding, telemetry) if config.cache.embedding.enabled else None
     embedder = _make_embedder(config, telemetry, vectors)
     scorer = _make_scorer(config, telemetry, embedder)
     policy = make_policy(config)
@@ -56,6 +61,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(policy.close)  # after the backends: their last calls are settled by then
+            await stack.enter_async_context(records)  # before all who write to it
             backends: dict[str, Backend] = {}
             for name, make in makers.items():
                 backends[name] = await stack.enter_async_context(make())
@@ -69,9 +75,16 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 jobs.append(scorer.watch())
             holder = await stack.enter_async_context(Holder(config.check, telemetry))
             chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics)
-            embedding_caller = EmbeddingCaller(backends, config.embedding_models(), vectors)
+            fingerprint = Fingerprint(config, scorer, backends)
             pipeline = Pipeline(
-                config.embedding_targets(), embedding_caller, health, chooser, Caller(backends, holder), policy, metrics
+                ResponseCache(config.cache.response, records, KeyMaker(fingerprint)),
+                await stack.enter_async_context(Flights()),
+                Dispatcher(health, chooser, policy, metrics),
+                Caller(backends, holder),
+                config.embedding_targets(),
+                EmbeddingCaller(backends, config.embedding_models(), vectors),
+                health,
+                policy,
             )
             app.state.service = Service(config, admission, chooser, pipeline, health, scorer, telemetry, drain)
             async with running(drain, *jobs):
@@ -85,11 +98,6 @@ def create_app(config: Config, drain: Drain) -> Litestar:
         openapi_config=None,
         logging_config=None,
     )
-
-
-def _make_embedding_cache(config: Config, records: Records | None, telemetry: Telemetry) -> EmbeddingCache | None:
-    section = config.cache.embedding
-    return EmbeddingCache(records, section, telemetry) if records is not None and section.enabled else None
 
 
 def _make_embedder(config: Config, telemetry: Telemetry, cache: EmbeddingCache | None) -> Embedder | None:

@@ -4,20 +4,17 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from typing import Final
 
 from router.backends import Backend
+from router.cache.directives import CacheControl
 from router.cache.embedding import EmbeddingCache, Maker, Owner, StoredVector
+from router.cache.response import CacheStatus
+from router.errors import NotCachedError
 from router.query import EmbeddingQuery, Embeddings, Input
 from router.telemetry import Stopwatch
 
-
-class CacheStatus(StrEnum):
-    """What the cache had to do with an answer, as `x-cache` says it."""
-
-    HIT = "hit"
-    MISS = "miss"
-    BYPASS = "bypass"
+_NOT_CACHED: Final = "Not every vector is stored, and the request asks for no other (only-if-cached)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +46,38 @@ class EmbeddingCaller:
         self._models = models
         self._cache = cache
 
-    async def embed(
-        self, target: str, query: EmbeddingQuery, watch: Stopwatch, *, lookup: bool, store: bool
-    ) -> Embedded:
-        """A vector an input, in order; nothing is kept of a request that fails.
+    async def embed(self, target: str, query: EmbeddingQuery, control: CacheControl, watch: Stopwatch) -> Embedded:
+        """A vector an input, in order; nothing is kept of a request that fails. A vector is as good as new for as long
+        as it is kept, so of the directives about age only a `max-age` of 0 counts.
 
         Raises:
+            NotCachedError: not all of it is cached, and the request asks for no more.
             BackendError: the target failed.
             OverloadedError: it has no room.
         """
         cache = self._cache
-        if cache is None or not (lookup or store):
+        lookup = not (control.no_cache or control.no_store or control.max_age_s == 0)
+        if cache is None or control.no_store:
+            if control.only_if_cached:
+                raise NotCachedError(_NOT_CACHED)
             return Embedded(await self._ask(target, query, query.inputs, watch), CacheStatus.BYPASS)
         maker = self._name_maker(target)
         known = await _look_up(cache, maker, query) if lookup else {}
         missing = [one for one in query.inputs if one not in known]
         tokens = sum(known[one].tokens or 0 for one in query.inputs if one in known)
+        if missing and control.only_if_cached:
+            raise NotCachedError(_NOT_CACHED)
         if missing:
             made, asked_tokens = await self._make(target, query, missing, watch)
             known, tokens = known | made, tokens + asked_tokens
-            if store and maker == self._name_maker(target):  # else it may be another model's work
+            if maker == self._name_maker(target):  # else it may be another model's work
                 _keep(cache, maker, query.tenant, made)
         status = CacheStatus.BYPASS if not lookup else CacheStatus.MISS if missing else CacheStatus.HIT
         return Embedded(Embeddings(tuple(known[one].vector for one in query.inputs), tokens), status)
 
     def _name_maker(self, target: str) -> Maker:
         """How the cache knows the model of a target, as far as the target tells which one it serves."""
-        version: str = getattr(self._backends[target], "version", "")
-        return Maker(Owner.TARGET, target, self._models[target], version)
+        return Maker(Owner.TARGET, target, self._models[target], self._backends[target].version)
 
     async def _make(
         self, target: str, query: EmbeddingQuery, inputs: Sequence[Input], watch: Stopwatch

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from router.query import Usage
 
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_STORED = frozenset({"hit", "semantic"})
 
 
 @dataclass(slots=True)
@@ -73,6 +74,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     policy: str = ""
     artifact: str = ""
     signals: Mapping[str, float] = {}
+    cache: str = "bypass"
     degraded: bool = False
     error: str | None = None
     prompt_tokens: int = 0
@@ -93,6 +95,7 @@ class Telemetry:
         self._first = self.seconds("first_byte", "From request to first streamed piece", *place)
         self._overhead = self.seconds("overhead", "Time that is not waiting for a target", "url")
         self._tokens = self.counter("tokens", "Tokens read and written", "direction", *place)
+        self._answers = self.counter("answers", "Answers by what the caches did for them", "url", "cache")
         self._fallbacks = self.counter("fallbacks", "Answers from a fallback", "target")
         self._up = self.gauge("target_up", "Whether a target is up", "target")
         self._inflight = self.gauge("requests_in_flight", "Requests being answered")
@@ -143,7 +146,10 @@ class Telemetry:
         self._overhead.labels(record.url).observe(record.overhead_ms / 1e3)
         if record.first_ms is not None:
             self._first.labels(*place).observe(record.first_ms / 1e3)
-        self.count_tokens(record.tier, record.target, Usage(record.prompt_tokens, record.completion_tokens))
+        if record.status < 400:
+            self._answers.labels(record.url, record.cache).inc()
+        if record.cache not in _STORED:  # else no target read or wrote them
+            self.count_tokens(record.tier, record.target, Usage(record.prompt_tokens, record.completion_tokens))
         if record.degraded:
             self._fallbacks.labels(record.target).inc()
         if self._log.isEnabledFor(logging.INFO):

@@ -27,7 +27,7 @@ from router.query import (
 )
 
 ServiceTier = Literal["auto", "default", "flex", "scale", "priority"] | None
-Absent = msgspec.Raw | None | UnsetType
+Absent = msgspec.Raw | UnsetType
 
 _PRIORITIES = {"priority": Priority.INTERACTIVE, "scale": Priority.INTERACTIVE, "flex": Priority.BATCH}
 _PART_NEEDS: dict[type, Capability] = {
@@ -198,7 +198,8 @@ class EmbeddingRequest(Struct, frozen=True, kw_only=True):
 
 
 def _given(value: Absent) -> bool:
-    return value is not UNSET and value is not None
+    """Whether a parameter of no interest but for its presence is there."""
+    return not isinstance(value, UnsetType) and bytes(value) != b"null"
 
 
 def _json_format(asked: bodies.AnswerFormat | None) -> JsonFormat | None:

@@ -10,11 +10,14 @@ from typing import TypeVar
 from litestar.datastructures import Headers
 
 from router.admission import Admission, Client
+from router.cache.directives import Caching, parse_cache_control
 from router.decision import Label, Rules, Tier
 from router.errors import RequestError
 from router.query import Capability, EmbeddingQuery, Priority, Query
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
+_TAG = re.compile(r"^[A-Za-z0-9._:-]{1,64}$")
+_MOST_TAGS = 8
 AnyQuery = TypeVar("AnyQuery", Query, EmbeddingQuery)
 
 
@@ -40,6 +43,7 @@ class Asker:
     labels: frozenset[Label]
     threshold: float | None
     check: Switch | None
+    caching: Caching
 
     def rules(self, model: str, needs: frozenset[Capability]) -> Rules:
         """What the decision must keep to."""
@@ -88,7 +92,19 @@ def read_headers(headers: Headers, admission: Admission, longest_s: float) -> As
         frozenset(_parse(Label, label, "x-data-label") for label in labels),
         _threshold(headers),
         _member(Switch, headers, "x-answer-check"),
+        _caching(headers),
     )
+
+
+def _caching(headers: Headers) -> Caching:
+    tags = tuple(dict.fromkeys(tag.strip() for tag in headers.get("x-cache-tags", "").split(",") if tag.strip()))
+    if len(tags) > _MOST_TAGS or not all(map(_TAG.match, tags)):
+        raise RequestError(
+            f"Invalid x-cache-tags: expected at most {_MOST_TAGS}, each of 1 to 64 letters, digits or ._:-.",
+            param="x-cache-tags",
+        )
+    control = parse_cache_control(headers.get("cache-control", ""))
+    return Caching(control, tags, headers.get("if-none-match", ""))
 
 
 def _deadline_s(headers: Headers) -> float | None:

@@ -10,16 +10,17 @@ from litestar.exceptions import HTTPException
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
-from edge.serving import CutError, Drain, EventStream, HangUpError, until_hang_up
+from edge.serving import CutError, Drain, HangUpError, until_hang_up
 from router.admission import Admission
 from router.api.asking import Asker, read_headers
 from router.api.failures import describe_http, describe_invalid, error_body
+from router.cache.response import CacheStatus
 from router.choosing import Chooser
 from router.config import Config
 from router.decision import Decision, Evidence, log_odds
 from router.errors import DrainingError, OverloadedError, RouterError, UnavailableError
 from router.health import Health
-from router.pipeline import Pipeline
+from router.pipeline import Origin, Pipeline
 from router.query import Query, Usage
 from router.scoring import Scorer
 from router.telemetry import RequestRecord, Stopwatch, Telemetry
@@ -57,6 +58,7 @@ class Exchange:
     watch: Stopwatch
     asker: Asker | None = None
     decision: Decision | None = None
+    cache: CacheStatus = CacheStatus.BYPASS
     usage: Usage | None = None
     error: RouterError | None = None
     signals: Mapping[str, float] = field(default_factory=dict)
@@ -66,16 +68,29 @@ class Exchange:
         """The client's own, or ours; empty for a request whose headers were refused."""
         return self.asker.request_id if self.asker else ""
 
-    def answered(self, decision: Decision) -> dict[str, str]:
+    def served(self, origin: Origin, *, streamed: bool) -> dict[str, str]:
+        """An answer can begin that others may get too: what its headers say."""
+        headers = self.answered(origin.decision, origin.status)
+        answer_id = origin.stamp.answer_id
+        # the pieces of a stream differ from one telling to the next, its content does not
+        headers["etag"] = f'W/"{answer_id}"' if streamed else f'"{answer_id}"'
+        if origin.status.stored:
+            headers["age"] = str(int(origin.age_s))
+        if origin.stale:
+            headers["x-degraded"] = "stale"
+        return headers
+
+    def answered(self, decision: Decision, status: CacheStatus = CacheStatus.BYPASS) -> dict[str, str]:
         """The answer can begin: what its headers say."""
         self.decision = decision
+        self.cache = status
         self.watch.answered()
         headers = {
             "x-request-id": self.request_id,
             "x-route-tier": decision.tier.value,
             "x-route-target": decision.target.name,
             "x-route-reason": decision.reason.value,
-            "x-cache": "bypass",
+            "x-cache": status.value,
             "x-queue-ms": f"{self.watch.queue_s * 1e3:.1f}",
             "x-overhead-ms": f"{self.watch.overhead_s() * 1e3:.2f}",
         }
@@ -115,6 +130,7 @@ class Exchange:
             policy=self.service.policy_kind if score else "",
             artifact=(self.service.scorer.artifact or "") if score else "",
             signals=self.signals,
+            cache=self.cache.value,
             degraded=decision.degraded if decision else False,
             error=self.error.code or self.error.type if self.error else None,
             prompt_tokens=usage.prompt_tokens,
@@ -149,14 +165,19 @@ async def converse(request: HttpRequest, url: str, work: Work) -> ASGIApp:
     except BaseException:
         exchange.finish(RouterError.status)
         raise
-    if not isinstance(answer, EventStream):  # a stream is finished by its own end
-        exchange.finish(200)
+    if isinstance(answer, ASGIResponse):  # a stream is finished by its own end
+        exchange.finish(answer.status_code)
     return answer
 
 
 def json_answer(content: bytes, headers: dict[str, str]) -> ASGIApp:
     """A whole answer."""
     return ASGIResponse(body=content, headers=headers, media_type=_JSON, status_code=200)
+
+
+def unchanged_answer(headers: dict[str, str]) -> ASGIApp:
+    """The client has the answer already."""
+    return ASGIResponse(headers=headers, status_code=304)
 
 
 def error_answer(error: RouterError, headers: dict[str, str]) -> ASGIApp:

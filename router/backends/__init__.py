@@ -30,6 +30,11 @@ class Backend(Protocol):
         """One vector an input."""
         ...
 
+    @property
+    def version(self) -> str:
+        """See seam."""
+        return ""
+
     async def ready(self) -> bool:
         """Whether the place would take work now; never raises."""
         ...

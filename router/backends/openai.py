@@ -116,6 +116,11 @@ class OpenAIBackend:
             told = len(counts) == len(data) and sum(counts) == tokens
             return Embeddings(tuple(read_vector(one.embedding) for one in data), tokens, counts if told else None)
 
+    @property
+    def version(self) -> str:
+        """See seam."""
+        return ""
+
     async def ready(self) -> bool:
         """Whether the server says that it is ready."""
         request = httpx.Request("GET", self._config.url + self._config.ready_path, headers=self._headers)

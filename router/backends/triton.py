@@ -111,6 +111,11 @@ class TritonBackend:
         counts = tuple(tokens for _, tokens in good)
         return Embeddings(tuple(vector for vector, _ in good), sum(counts), counts)
 
+    @property
+    def version(self) -> str:
+        """See seam."""
+        return ""
+
     async def ready(self) -> bool:
         """Whether Triton would take work for every model that we use."""
         models = [name for name in (self._config.chat_model, self._config.embedding_model) if name]

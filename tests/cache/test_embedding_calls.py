@@ -9,15 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.cache.directives import CacheControl
 from router.cache.embedding import EmbeddingCache
+from router.cache.response import CacheStatus
 from router.config.cache import EmbeddingCache as Section
-from router.embedding_calls import CacheStatus, Embedded, EmbeddingCaller
-from router.errors import BackendError
+from router.embedding_calls import Embedded, EmbeddingCaller
+from router.errors import BackendError, NotCachedError
 from router.query import Completion, Delta, EmbeddingQuery, Embeddings, Input, Query
 from router.telemetry import Stopwatch, Telemetry
 from tests.cache.plain import PlainRecords
 
 pytestmark = pytest.mark.anyio
+FREE = CacheControl()
 inputs = st.one_of(st.text("abc ", max_size=3), st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple))
 
 
@@ -66,11 +69,10 @@ class Bench:
         self.caller = EmbeddingCaller(libraries, dict.fromkeys(libraries, "minilm"), cache)
 
     async def embed(
-        self, *inputs: Input, target: str = "shop", tenant: str = "t", lookup: bool = True, store: bool = True
+        self, *inputs: Input, target: str = "shop", tenant: str = "t", control: CacheControl = FREE
     ) -> Embedded:
         """One request."""
-        query = EmbeddingQuery(inputs, tenant=tenant)
-        return await self.caller.embed(target, query, Stopwatch(), lookup=lookup, store=store)
+        return await self.caller.embed(target, EmbeddingQuery(inputs, tenant=tenant), control, Stopwatch())
 
 
 async def test_only_what_is_missing_is_asked_for_and_each_once() -> None:
@@ -141,12 +143,17 @@ async def test_directives() -> None:
     shop = Library()
     bench = Bench(shop=shop)
 
-    assert (await bench.embed("a", store=False)).status is CacheStatus.MISS
+    assert (await bench.embed("a", control=CacheControl(no_store=True))).status is CacheStatus.BYPASS
     assert not bench.records.kept
-    assert (await bench.embed("a", lookup=False)).status is CacheStatus.BYPASS
+    with pytest.raises(NotCachedError):
+        await bench.embed("a", control=CacheControl(only_if_cached=True))
+    assert (await bench.embed("a", control=CacheControl(no_cache=True))).status is CacheStatus.BYPASS
     assert bench.records.kept
-    assert (await bench.embed("a", lookup=False, store=False)).status is CacheStatus.BYPASS
-    assert (await bench.embed("a", store=False)).status is CacheStatus.HIT
+    assert (await bench.embed("a", control=CacheControl(max_age_s=0))).status is CacheStatus.BYPASS
+    assert len(shop.asked) == 3
+    assert (await bench.embed("a", control=CacheControl(only_if_cached=True))).status is CacheStatus.HIT
+    with pytest.raises(NotCachedError):
+        await bench.embed("a", "b", control=CacheControl(only_if_cached=True))
     assert len(shop.asked) == 3
 
 
@@ -167,7 +174,7 @@ async def test_without_a_cache_a_request_goes_as_it_came() -> None:
     shop = Library()
     caller = EmbeddingCaller({"shop": shop}, {"shop": "minilm"}, None)
 
-    embedded = await caller.embed("shop", EmbeddingQuery(("a", "a")), Stopwatch(), lookup=True, store=True)
+    embedded = await caller.embed("shop", EmbeddingQuery(("a", "a")), FREE, Stopwatch())
 
     assert embedded.status is CacheStatus.BYPASS
     assert shop.asked == [("a", "a")]
