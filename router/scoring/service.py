@@ -27,8 +27,11 @@ from router.threads import BatchThreads, Misses
 
 _PATIENCE_S: Final = 0.25
 """A score that comes later than this is not worth the wait: the evidence that is there decides."""
-_BATCH: Final = 4
-_WAITING: Final = 1024
+_CHEAP_BATCH: Final = 4
+_FULL_BATCH: Final = 2
+_CHEAP_WAITING: Final = 1024
+_FULL_WAITING: Final = 64
+_FULL_NICE: Final = 10
 
 _logger = logging.getLogger(__name__)
 
@@ -68,8 +71,8 @@ def load_model(path: Path, config: Scoring, embedding: Embedding | None) -> Mode
 class ScoringService:
     """`async with ScoringService(config, telemetry, embedder) as scorer`; see `router.scoring.Scorer`.
 
-    Everything but the embedding is computed on a thread of its own, so that nothing cheap waits behind one. The
-    embedder is entered and left by who made it.
+    Cheap estimates and checks have a thread of their own, so that none waits behind a refined one. The embedder is
+    entered and left by who made it.
     """
 
     def __init__(
@@ -92,7 +95,12 @@ class ScoringService:
         self._load = load
         self._stamp = _read_stamp(self._path)
         self._model = self._read_model()
-        self._threads = BatchThreads("score", threads=1, most=_BATCH, waiting=_WAITING, patience_s=_PATIENCE_S)
+        self._cheap = BatchThreads(
+            "score", threads=1, most=_CHEAP_BATCH, waiting=_CHEAP_WAITING, patience_s=_PATIENCE_S
+        )
+        self._full = BatchThreads(
+            "refine", threads=1, most=_FULL_BATCH, waiting=_FULL_WAITING, patience_s=_PATIENCE_S, nice=_FULL_NICE
+        )
         self._misses = Misses("score", "Evidence that was not had in time", telemetry)
         self._metrics = _Metrics(telemetry)
         self._metrics.show_artifact(self._model.identity)
@@ -100,11 +108,13 @@ class ScoringService:
     async def __aenter__(self) -> Self:
         # a score's products are small: more threads in them cost more than they give, and starve the event loop
         self._one_thread = threadpool_limits(1, user_api="blas")
-        await self._threads.__aenter__()
+        await self._cheap.__aenter__()
+        await self._full.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._threads.__aexit__()
+        await self._full.__aexit__()
+        await self._cheap.__aexit__()
         self._one_thread.restore_original_limits()
 
     @property
@@ -126,7 +136,7 @@ class ScoringService:
         answers, started = self._model.answers, time.perf_counter()
         if answers is None:
             return score
-        checked = self._threads.run(answers.check, CheckItem(prompt, score.value, answer))
+        checked = self._cheap.run(answers.check, CheckItem(prompt, score.value, answer))
         value = await self._misses.watch(checked)
         self._metrics.check_seconds.observe(time.perf_counter() - started)
         return score if value is None else Score(value, Evidence.ANSWER)
@@ -138,7 +148,8 @@ class ScoringService:
         if score.evidence is Evidence.NONE:
             return Explanation(score, {})
         explain = partial(_explain_all, model.query, vector)
-        signals = await self._misses.watch(self._threads.run(explain, query.prompt))
+        threads = self._cheap if vector is None else self._full
+        signals = await self._misses.watch(threads.run(explain, query.prompt))
         return Explanation(score, signals or {})
 
     async def watch(self) -> None:
@@ -167,7 +178,7 @@ class ScoringService:
     async def _rate(self, model: Model, query: Query, threshold: float) -> _Rating:
         started = time.perf_counter()
         rating = _Rating(Score(0.5, Evidence.NONE))
-        estimate = await self._misses.watch(self._threads.run(model.query.estimate, query.prompt))
+        estimate = await self._misses.watch(self._cheap.run(model.query.estimate, query.prompt))
         if estimate is not None:
             rating = _Rating(Score(estimate.probability, Evidence.FEATURES))
             if needs_refining(estimate, threshold, model.use):
@@ -180,7 +191,7 @@ class ScoringService:
         if vector is None:
             return None
         embedded = EmbeddedPrompt(query.prompt, vector)
-        refined = await self._misses.watch(self._threads.run(model.query.refine, embedded))
+        refined = await self._misses.watch(self._full.run(model.query.refine, embedded))
         return None if refined is None else _Rating(Score(refined.probability, Evidence.EMBEDDING), vector)
 
 

@@ -223,8 +223,10 @@ async def test_an_overloaded_scorer_turns_requests_away_without_a_score(plain: P
     assert all(score.value == 0.5 for score in scores if score.evidence is Evidence.NONE)
 
 
-async def test_cheap_estimates_do_not_wait_behind_full_embeddings(refined: Path) -> None:
-    async with serving_broken(refined, Telemetry(), embed_s=0.2) as service, asyncio.TaskGroup() as group:
+@pytest.mark.parametrize("slow", ["embed_s", "refine_s"])
+async def test_cheap_estimates_do_not_wait_behind_refined_ones(refined: Path, slow: str) -> None:
+    how: dict[str, Any] = {slow: 0.2}
+    async with serving_broken(refined, Telemetry(), **how) as service, asyncio.TaskGroup() as group:
         group.create_task(service.score(query(PROMPTS[0]), 0.5))
         await asyncio.sleep(0.02)
         begun = time.monotonic()
