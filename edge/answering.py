@@ -133,8 +133,8 @@ class EmbeddingModel:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self._batcher.__exit__, None, None, None)
 
-    async def embed(self, inputs: Inputs) -> tuple[list[NDArray[np.float32]], int]:
-        """One L2-normed vector an input, and how many tokens were read.
+    async def embed(self, inputs: Inputs) -> tuple[list[NDArray[np.float32]], list[int]]:
+        """One L2-normed vector an input, and how many tokens were read of each.
 
         Raises:
             EngineError: too many wait, an input is wrong, or the model failed.
@@ -143,7 +143,7 @@ class EmbeddingModel:
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # neighbours of a length need little padding
         futures = [asyncio.wrap_future(future) for future in self._batcher.submit([rows[i] for i in order])]
         vectors = dict(zip(order, await asyncio.gather(*futures), strict=True))
-        return [vectors[i] for i in range(len(rows))], sum(map(len, rows))
+        return [vectors[i] for i in range(len(rows))], list(map(len, rows))
 
     def _read(self, inputs: Inputs) -> list[list[int]]:
         texts = [one for one in inputs if isinstance(one, str)]

@@ -207,11 +207,12 @@ async def _embed(decoder: msgspec.json.Decoder[EmbeddingRequest], exchange: Exch
     width = request.dimensions or model.width
     if width > model.width:
         raise refuse(f"Invalid 'dimensions': this model has {model.width}.", param="dimensions", code="invalid_value")
-    vectors, tokens = await model.embed(read_texts(request.input, "input"))
+    vectors, counts = await model.embed(read_texts(request.input, "input"))
     data = [
-        wire.Embedding(index, _say_vector(_shorten(vector, width), request.encoding_format))
-        for index, vector in enumerate(vectors)
+        wire.Embedding(index, _say_vector(_shorten(vector, width), request.encoding_format), tokens=count)
+        for index, (vector, count) in enumerate(zip(vectors, counts, strict=True))
     ]
+    tokens = sum(counts)
     listed = wire.EmbeddingList(data=data, model=model.name, usage=wire.Usage(tokens, 0, tokens))
     return _json(listed, exchange.service.stamp())
 

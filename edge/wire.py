@@ -143,11 +143,15 @@ class TextCompletion(Struct, frozen=True, kw_only=True):
 
 
 class Embedding(Struct, frozen=True):
-    """One vector: numbers, or base64 of little-endian float32."""
+    """One vector: numbers, or base64 of little-endian float32.
+
+    `tokens` is how many its input had. OpenAI gives only their sum; a cache of single vectors needs each.
+    """
 
     index: int
     embedding: list[float] | str
     object: str = "embedding"
+    tokens: int | UnsetType = UNSET
 
 
 class EmbeddingList(Struct, frozen=True, kw_only=True):

@@ -19,13 +19,16 @@ from router.api.status import status_routes
 from router.backends import Backend
 from router.backends.openai import OpenAIBackend
 from router.backends.triton import TritonBackend
+from router.cache.embedding import EmbeddingCache
 from router.cache.keys import KeyMaker
 from router.cache.response import ResponseCache
 from router.cache.tiered import TieredRecords
 from router.calls import Caller
 from router.choosing import Chooser
-from router.config import AnyTarget, Config, OpenAITarget, read_secret
+from router.config import AnyTarget, Config, EmbeddingUse, OpenAITarget, read_secret
 from router.dispatch import Dispatcher
+from router.embedder import Embedder
+from router.embedding_calls import EmbeddingCaller
 from router.fingerprint import Fingerprint
 from router.flights import Flights
 from router.health import Health
@@ -48,7 +51,10 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
     telemetry = Telemetry()
     metrics = RoutingMetrics(telemetry)
-    scorer: Scorer = ScoringService(config.scoring, telemetry) if config.scoring.artifact_file() else UnknownScorer()
+    records = TieredRecords(config.cache.tiers, telemetry)
+    vectors = EmbeddingCache(records, config.cache.embedding, telemetry) if config.cache.embedding.enabled else None
+    embedder = _make_embedder(config, telemetry, vectors)
+    scorer = _make_scorer(config, telemetry, embedder)
     policy = make_policy(config)
     telemetry.registry.register(PolicyCollector(policy))
 
@@ -56,26 +62,28 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(policy.close)  # after the backends: their last calls are settled by then
+            await stack.enter_async_context(records)  # before all who write to it
             backends: dict[str, Backend] = {}
             for name, make in makers.items():
                 backends[name] = await stack.enter_async_context(make())
             health = Health(backends, config.probe, telemetry)
             await health.check()
             jobs = [health.watch()]
+            if embedder is not None:
+                await stack.enter_async_context(embedder)
             if isinstance(scorer, ScoringService):
                 await stack.enter_async_context(scorer)
                 jobs.append(scorer.watch())
             holder = await stack.enter_async_context(Holder(config.check, telemetry))
             chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics)
-            records = await stack.enter_async_context(TieredRecords(config.cache.tiers, telemetry))
             fingerprint = Fingerprint(config, scorer, backends)
             pipeline = Pipeline(
                 ResponseCache(config.cache.response, records, KeyMaker(fingerprint)),
                 await stack.enter_async_context(Flights()),
                 Dispatcher(health, chooser, policy, metrics),
                 Caller(backends, holder),
-                backends,
                 config.embedding_targets(),
+                EmbeddingCaller(backends, config.embedding_models(), vectors),
                 health,
                 policy,
             )
@@ -92,6 +100,19 @@ def create_app(config: Config, drain: Drain) -> Litestar:
         openapi_config=None,
         logging_config=None,
     )
+
+
+def _make_embedder(config: Config, telemetry: Telemetry, cache: EmbeddingCache | None) -> Embedder | None:
+    """None where there is no model, or nothing to embed for: an encoder takes some 50 MB."""
+    scoring = config.scoring
+    wanted = scoring.use_embedding is not EmbeddingUse.NEVER or config.cache.semantic.enabled
+    return Embedder(scoring, telemetry, cache) if scoring.embedding is not None and wanted else None
+
+
+def _make_scorer(config: Config, telemetry: Telemetry, embedder: Embedder | None) -> Scorer:
+    if config.scoring.artifact_file() is None:
+        return UnknownScorer()
+    return ScoringService(config.scoring, telemetry, embedder)
 
 
 def _backend_maker(name: str, target: AnyTarget) -> Callable[[], Backend]:

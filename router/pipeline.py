@@ -1,18 +1,18 @@
 """The path of one query, readable aloud: look up, else fly (choose, call, judge), remember, answer."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from router.backends import Backend
 from router.cache.directives import Caching, Use
 from router.cache.entry import Entry, Stamp, replay
 from router.cache.response import CacheStatus, Hit, Plan, ResponseCache
 from router.calls import Caller
 from router.decision import Decision, Rules, Target, decide, select_eligible
 from router.dispatch import Dispatcher, Errand
+from router.embedding_calls import Embedded, EmbeddingCaller
 from router.errors import BackendError, DeadlineError, NotCachedError, OverloadedError, RefusedError, RouterError
 from router.flights import Flight, Flights, Fly, Seat
 from router.health import Health
@@ -65,6 +65,7 @@ class EmbeddedAnswer:
 
     embeddings: Embeddings
     decision: Decision
+    status: CacheStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,8 @@ class Pipeline:
         flights: Flights,
         dispatcher: Dispatcher,
         caller: Caller,
-        backends: Mapping[str, Backend],
         embedding_targets: Sequence[Target],
+        embedding_caller: EmbeddingCaller,
         health: Health,
         policy: Policy,
     ) -> None:
@@ -112,8 +113,8 @@ class Pipeline:
         self._flights = flights
         self._dispatcher = dispatcher
         self._caller = caller
-        self._backends = backends
         self._embedding_targets = embedding_targets
+        self._embedding_caller = embedding_caller
         self._health = health
         self._policy = policy
 
@@ -145,18 +146,18 @@ class Pipeline:
         watch.first_s = watch.elapsed_s()
         return StreamedAnswer(seat, _made(inquiry, seat))
 
-    async def embed(self, query: EmbeddingQuery, rules: Rules, watch: Stopwatch) -> EmbeddedAnswer:
-        """The vectors of one model, from whichever target has it; there is no quality to score."""
-        # embedding cache: look up each input
+    async def embed(self, query: EmbeddingQuery, rules: Rules, caching: Caching, watch: Stopwatch) -> EmbeddedAnswer:
+        """The vectors of one model, from whichever target has it, as far as they are not cached; there is no quality to
+        score.
+        """
         eligible = select_eligible(rules, self._embedding_targets)
         decision = decide(eligible, score=None, threshold=self._policy.threshold, up=self._health.up())
 
-        async def ask(decision: Decision) -> Embeddings:
-            with watch.wait_backend():
-                return await self._backends[decision.target.name].embed(query)
+        async def ask(decision: Decision) -> Embedded:
+            return await self._embedding_caller.embed(decision.target.name, query, caching.control, watch)
 
-        embeddings, decision = await self._dispatcher.attempt(decision, ask, query.deadline)
-        return EmbeddedAnswer(embeddings, decision)
+        embedded, decision = await self._dispatcher.attempt(decision, ask, query.deadline)
+        return EmbeddedAnswer(embedded.embeddings, decision, embedded.status)
 
     async def _look_up(self, inquiry: Inquiry) -> Hit | None:
         """What is stored, if the request may have it; a stale answer that may be served meanwhile is made anew."""

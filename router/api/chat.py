@@ -62,7 +62,7 @@ async def _generate(
     answer = await exchange.service.pipeline.answer(query, rules, asker.caching, exchange.watch)
     exchange.usage = answer.completion.usage
     headers = exchange.served(answer.origin, streamed=False)
-    await exchange.explain(query.prompt)
+    await exchange.explain(query)
     if asker.caching.has(answer.origin.stamp.answer_id):
         return unchanged_answer(headers)
     return json_answer(_encode(speak(answer.origin.stamp).whole(answer.completion)), headers)
@@ -114,7 +114,7 @@ async def _events(
 async def _release(exchange: Exchange, query: Query, streamed: StreamedAnswer) -> None:
     try:
         await streamed.pieces.aclose()
-        await exchange.explain(query.prompt)
+        await exchange.explain(query)
     finally:
         exchange.finish(exchange.error.status if exchange.error else 200)
 

@@ -21,7 +21,7 @@ from router.decision import Decision, Evidence, log_odds
 from router.errors import DrainingError, OverloadedError, RouterError, UnavailableError
 from router.health import Health
 from router.pipeline import Origin, Pipeline
-from router.query import Prompt, Usage
+from router.query import Query, Usage
 from router.scoring import Scorer
 from router.telemetry import RequestRecord, Stopwatch, Telemetry
 
@@ -101,12 +101,12 @@ class Exchange:
             headers["x-degraded"] = decision.reason.value
         return headers
 
-    async def explain(self, prompt: Prompt) -> None:
+    async def explain(self, query: Query) -> None:
         """Find out what the score was made of, where the log is to say so."""
         decision, service = self.decision, self.service
         if not service.telemetry.explains or decision is None or decision.score is None:
             return
-        explanation = await service.scorer.explain(prompt, decision.threshold)
+        explanation = await service.scorer.explain(query, decision.threshold)
         self.signals = explanation.signals
         if decision.score.evidence is Evidence.ANSWER:
             moved = log_odds(decision.score.value) - log_odds(explanation.score.value)

@@ -117,7 +117,10 @@ class OpenAIBackend:
             data = sorted(answer.data, key=lambda one: one.index)
             if len(data) != len(query.inputs):
                 raise BackendError(f"{self._name} sent {len(data)} vectors for {len(query.inputs)} inputs.")
-            return Embeddings(tuple(read_vector(one.embedding) for one in data), answer.usage.prompt_tokens)
+            counts = tuple(one.tokens for one in data if isinstance(one.tokens, int))
+            tokens = answer.usage.prompt_tokens
+            told = len(counts) == len(data) and sum(counts) == tokens
+            return Embeddings(tuple(read_vector(one.embedding) for one in data), tokens, counts if told else None)
 
     async def ready(self) -> bool:
         """Whether the server says that it is ready."""

@@ -119,7 +119,8 @@ class TritonBackend:
             if failed := next((one for one in results if isinstance(one, BaseException)), None):
                 raise failed
         good = [one for one in results if not isinstance(one, BaseException)]
-        return Embeddings(tuple(vector for vector, _ in good), sum(tokens for _, tokens in good))
+        counts = tuple(tokens for _, tokens in good)
+        return Embeddings(tuple(vector for vector, _ in good), sum(counts), counts)
 
     async def ready(self) -> bool:
         """Whether Triton would take work for every model that we use.

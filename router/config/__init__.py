@@ -211,6 +211,10 @@ class Config(Section, frozen=True):
         """Targets that generate, in the order of the file."""
         return [Target(name, t.tier, t.supports) for name, t in self.targets.items() if t.chat_model]
 
+    def embedding_models(self) -> dict[str, str]:
+        """By target, the model that it embeds with."""
+        return {name: t.embedding_model for name, t in self.targets.items() if t.embedding_model}
+
     def embedding_targets(self) -> list[Target]:
         """Targets that embed, in the order of the file."""
         return [Target(name, t.tier, t.supports) for name, t in self.targets.items() if t.embedding_model]

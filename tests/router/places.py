@@ -16,6 +16,7 @@ from router.config import BudgetPolicy, Check, Price, Probe
 from router.config.cache import ResponseCache as ResponseSection
 from router.decision import Evidence, Rules, Score, Target, Tier
 from router.dispatch import Dispatcher
+from router.embedding_calls import EmbeddingCaller
 from router.errors import BackendError, DeadlineError, RefusedError, RouterError
 from router.flights import Flights
 from router.health import Health
@@ -130,7 +131,7 @@ class Judge:
     artifact: str | None = "abc"
     shown: list[EdgeAnswer] = field(default_factory=list)
 
-    async def score(self, prompt: Prompt, threshold: float) -> Score:
+    async def score(self, query: Query, threshold: float) -> Score:
         return Score(self.first, Evidence.FEATURES)
 
     async def check(self, prompt: Prompt, score: Score, answer: EdgeAnswer) -> Score:
@@ -138,8 +139,8 @@ class Judge:
         await asyncio.sleep(self.delay_s)
         return score if self.last is None else Score(self.last, Evidence.ANSWER)
 
-    async def explain(self, prompt: Prompt, threshold: float) -> Explanation:
-        return Explanation(await self.score(prompt, threshold), {})
+    async def explain(self, query: Query, threshold: float) -> Explanation:
+        return Explanation(await self.score(query, threshold), {})
 
 
 class WatchedBudget(Budget):
@@ -206,7 +207,11 @@ async def bench(
         chooser = Chooser([EDGE, CLOUD], health, judge, policy, check, metrics)
         dispatcher = Dispatcher(health, chooser, policy, metrics)
         caller = Caller(backends, holder)
-        yield Bench(Pipeline(cache, flights, dispatcher, caller, backends, [], health, policy), policy, telemetry)
+        yield Bench(
+            Pipeline(cache, flights, dispatcher, caller, [], EmbeddingCaller(backends, {}, None), health, policy),
+            policy,
+            telemetry,
+        )
     assert edge.running == cloud.running == 0
     assert policy.reserved() == 0
 
