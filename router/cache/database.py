@@ -77,6 +77,8 @@ def translated() -> Iterator[None]:
         code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         unusable = code & 0xFF in _UNUSABLE or code == sqlite3.SQLITE_IOERR_SHORT_READ
         raise (UnusableError if unusable else CacheTierError)(f"disk: {exc}") from exc
+    except UnicodeDecodeError as exc:  # an error's message quotes a damaged schema
+        raise UnusableError("disk: the schema is damaged") from exc
     except (OSError, ValueError, OverflowError, MemoryError) as exc:
         raise CacheTierError(f"disk: {exc}") from exc
 

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable
-from typing import Final, TypeVar
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 from prometheus_client import Histogram
@@ -20,6 +20,8 @@ Result = TypeVar("Result")
 _FAILURES_TO_OPEN: Final = 4
 _BATCH_RECORDS: Final = 128
 _BATCH_BYTES: Final = 524_288
+_MOST_CALLS: Final = 512
+_CANCEL_S: Final = 0.25
 _WRITE_S: Final = 5.0
 _FLUSH_S: Final = 30.0
 _SHORTEST_PAUSE_S: Final = 0.01
@@ -71,14 +73,33 @@ class Backlog:
 class GuardedTier:
     """One `CacheTier` that may hang, fail or lie. Reads and writes have a breaker each: a full disk still answers."""
 
-    def __init__(self, tier: CacheTier, *, breaker_s: float, most_waiting_bytes: int, seconds: Histogram) -> None:
+    def __init__(
+        self,
+        tier: CacheTier,
+        group: asyncio.TaskGroup,
+        *,
+        breaker_s: float,
+        most_waiting_bytes: int,
+        seconds: Histogram,
+    ) -> None:
+        """
+        Args:
+            tier: What is guarded.
+            group: Owns the calls to it; entered before the first.
+            breaker_s: How long a dead tier is left out between probes.
+            most_waiting_bytes: Of records to be written.
+            seconds: Of the reads.
+        """
         self._tier = tier
+        self._group = group
+        self._calls: set[asyncio.Task[Any]] = set()
         self._reads = Breaker(_FAILURES_TO_OPEN, breaker_s)
         self._writes = Breaker(_FAILURES_TO_OPEN, breaker_s)
         self._backlog = Backlog(most_waiting_bytes)
         self._untold = Flushes()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
+        self._idle.set()
         self._seconds = seconds
         self._errors = 0
         self._dropped = 0
@@ -132,7 +153,6 @@ class GuardedTier:
     async def write_behind(self) -> None:
         """Write what waits and tell what is untold; a job that never ends."""
         while True:
-            self._idle.set()
             await self._work.wait()
             self._work.clear()
             while self._backlog or self._untold:
@@ -142,6 +162,7 @@ class GuardedTier:
                 else:
                     self._idle.set()  # whoever waits for the writes is not to wait for the tier's return
                     await asyncio.sleep(max(pause_s, _SHORTEST_PAUSE_S))
+            self._idle.set()
 
     async def settle(self) -> None:
         """Wait until nothing waits to be written, or the tier is out of reach."""
@@ -156,6 +177,10 @@ class GuardedTier:
             seconds=self._took_s,
             open=self._reads.open or self._writes.open,
         )
+
+    async def end(self) -> None:
+        """Have every call end, before the group is left."""
+        await end(self._calls)
 
     def _wake(self) -> None:
         if not self._writes.open:
@@ -185,23 +210,52 @@ class GuardedTier:
             self._untold.discard(flush)
         return count
 
-    async def _call(self, breaker: Breaker, call: Awaitable[Result], limit_s: float) -> Result:
+    async def _call(self, breaker: Breaker, call: Coroutine[None, None, Result], limit_s: float) -> Result:
         """The call's result, within the limit.
 
         Raises:
             CacheTierError: there is none; the breaker knows.
         """
         begun = time.monotonic()
+        outcome = await self._wait(call, limit_s)
+        if not isinstance(outcome, Exception):
+            breaker.succeed(time.monotonic())
+            return outcome
+        self._errors += 1
+        breaker.fail(time.monotonic(), begun)
+        if breaker.streak == _FAILURES_TO_OPEN:
+            _logger.warning("The cache tier %s is left out for now: %s", self.name, outcome)
+        if not isinstance(outcome, CacheTierError):
+            _logger.error("The cache tier %s is wrong: %s", self.name, type(outcome).__name__)
+        raise CacheTierError(f"{self.name}: {outcome}")
+
+    async def _wait(self, call: Coroutine[None, None, Result], limit_s: float) -> Result | Exception:
+        """In a task, which is left to end when it may: redis-py is known not to end at once when it is cancelled."""
+        if len(self._calls) >= _MOST_CALLS:
+            call.close()
+            return CacheTierError(f"{_MOST_CALLS} calls have not ended")
+        task = self._group.create_task(_settle(call))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
         try:
-            async with asyncio.timeout(limit_s):
-                result = await call
-        except Exception as exc:
-            self._errors += 1
-            breaker.fail(time.monotonic(), begun)
-            if breaker.streak == _FAILURES_TO_OPEN:
-                _logger.warning("The cache tier %s is left out for now: %s", self.name, exc or type(exc).__name__)
-            if not isinstance(exc, CacheTierError | TimeoutError):
-                _logger.error("The cache tier %s is wrong: %s", self.name, type(exc).__name__)  # noqa: TRY400 - no values
-            raise CacheTierError(f"{self.name}: {type(exc).__name__}") from exc
-        breaker.succeed(time.monotonic())
-        return result
+            done, _ = await asyncio.wait({task}, timeout=limit_s)
+        finally:
+            task.cancel()
+        return task.result() if done else CacheTierError(f"no answer within {limit_s * 1e3:.0f} ms")
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel them until they are over: redis-py swallows a cancellation now and then."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_S)
+
+
+async def _settle(call: Coroutine[None, None, Result]) -> Result | Exception:
+    """The group must not end for what a tier stumbles over."""
+    try:
+        return await call
+    except Exception as exc:  # noqa: BLE001 - handed over whole
+        return exc

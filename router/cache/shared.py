@@ -260,6 +260,9 @@ def _translated() -> Iterator[None]:
     except CacheTierError:
         raise
     except Exception as exc:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # redis-py takes a cancelled connect for a failed one
+            raise asyncio.CancelledError from exc
         raise CacheTierError(f"shared: {type(exc).__name__}: {exc}") from exc
 
 

@@ -10,7 +10,7 @@ from typing import Final, Self
 from router.cache import CacheTier, CacheTierError, Flush, FlushReport, Kind, Learn, Record, Selector, TierStatistics
 from router.cache.disk import DiskTier
 from router.cache.flushes import Flushes
-from router.cache.guarded import GuardedTier
+from router.cache.guarded import GuardedTier, end
 from router.cache.memory import MemoryTier
 from router.cache.metrics import TierCollector
 from router.cache.shared import SharedTier
@@ -43,11 +43,13 @@ class TieredRecords:
         self._pause_s = config.breaker_s
         self._listeners: list[tuple[Kind, Learn]] = []
         self._scan_errors = 0
+        self._group = asyncio.TaskGroup()
         self._slow: list[CacheTier] = [tier for tier in (self._disk, self._shared) if tier is not None]
         seconds = telemetry.seconds("cache_read", "Reads of slow cache tiers", "cache_tier")
         self._guarded = [
             GuardedTier(
                 tier,
+                self._group,
                 breaker_s=config.breaker_s,
                 most_waiting_bytes=config.most_waiting_bytes // len(self._slow),
                 seconds=seconds.labels(tier.name),
@@ -55,7 +57,6 @@ class TieredRecords:
             for tier in self._slow
         ]
         telemetry.registry.register(TierCollector(self.statistics))
-        self._group = asyncio.TaskGroup()
         self._jobs: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -77,8 +78,9 @@ class TieredRecords:
                 await self.settle()
         except TimeoutError:
             _logger.warning("Some records were not written to every cache tier before the end.")
-        for job in self._jobs:
-            job.cancel()
+        await end(self._jobs)
+        for guarded in self._guarded:
+            await guarded.end()
         await self._stack.aclose()
 
     def peek(self, key: bytes) -> Record | None:
