@@ -5,13 +5,14 @@ from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from usearch.compiled import MetricKind
 from usearch.index import Index as UsearchIndex
-from usearch.index import MetricKind
 from usearch.index import search as search_exactly
 
-__all__ = ["BLOCK", "Segment", "Vector"]
+__all__ = ["BLOCK", "Floats", "Segment", "Vector"]
 
 Vector = NDArray[np.float16]
+Floats = NDArray[np.float32] | Vector
 
 BLOCK: Final = 64
 """Vectors up to which there is no graph: one takes 46 KB (and maps 16 MB) before its first vector, and a search in so
@@ -113,9 +114,7 @@ class _Graph:
         self._index.add(number, vector, threads=1)
 
     def get(self, number: int) -> Vector:
-        vector = self._index.get(number)
-        assert isinstance(vector, np.ndarray), "numbers are never removed"
-        return vector.reshape(-1)
+        return np.asarray(self._index.get(number), np.float16).reshape(-1)
 
     def search(self, vector: Vector, count: int) -> list[tuple[int, float]]:
         found = self._index.search(vector, count, threads=1)

@@ -9,14 +9,12 @@ from enum import StrEnum
 from functools import partial
 from typing import Final, Protocol, Self
 
-import numpy as np
-from numpy.typing import NDArray
 
 from router.cache import Kind, Record, Records, Selector
 from router.cache.error_budget import BudgetState, ErrorBudget, Gate, Measure
 from router.cache.index import Entry, Match, PartitionedIndex
 from router.cache.index_thread import BusyError, IndexThread, LateError
-from router.cache.segment import Vector
+from router.cache.segment import Floats, Vector
 from router.cache.semantic_metrics import Outcome, SemanticMetrics, SemanticStatistics
 from router.cache.semantic_records import EmbeddingModel, Question, SemanticRecords
 from router.config.cache import SemanticCache as SemanticCacheSection
@@ -27,7 +25,6 @@ __all__ = ["EmbeddingModel", "Found", "Guard", "SemanticCache"]
 _CANDIDATES: Final = 4
 
 _logger = logging.getLogger(__name__)
-Floats = NDArray[np.floating]
 
 
 class Guard(Protocol):

@@ -6,12 +6,11 @@ from typing import Final, TypeAlias
 import msgspec
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from router.cache import Kind, Record
 from router.cache.error_budget import Measure
 from router.cache.index import Entry
-from router.cache.segment import Vector
+from router.cache.segment import Floats, Vector
 
 __all__ = ["EmbeddingModel", "Question", "SemanticRecords"]
 
@@ -27,7 +26,7 @@ class EmbeddingModel(Struct, frozen=True):
     width: int
     similarity: float
 
-    def fit(self, vector: NDArray[np.floating]) -> Vector | None:
+    def fit(self, vector: Floats) -> Vector | None:
         """The vector as the index takes it; None when it is none of this model's."""
         if vector.shape != (self.width,):
             return None
