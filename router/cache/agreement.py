@@ -1,23 +1,24 @@
 """
 Whether two answers to one question say the same: what an audit of a semantic hit rests on. Pure.
 
-It knows English words for yes, no and not, and numbers in Western digits. It takes "4" and "four" for different, and two
-right answers of which only one mentions its steps' numbers; that overstates the false-hit rate, the safe side. It
-misses a wrong answer that differs in a name only within a long text. An answer sampled at a temperature may differ from
-itself: such targets look worse than they are.
+It knows English words for yes, no and not, and numbers in Western digits. It takes "4" and "four" for different, and
+two right answers of which one alone gives the numbers of its steps; that overstates the false-hit rate, the safe side.
+It misses an answer that is wrong in a single name within a long text, or beyond what the embedding model reads. An
+answer sampled at a temperature may differ from itself: such targets look worse than they are.
 """
 
 import re
 import unicodedata
-from collections import Counter
 from enum import StrEnum
 from typing import Final
 
 __all__ = ["ALIKE", "Agreement", "agree"]
 
 ALIKE: Final = 0.85
-"""Cosine from which two texts of the same numbers and polarity say the same."""
+"""Cosine from which two texts of the same numbers and polarity are taken to say the same; chosen, not calibrated."""
 
+
+_PLAIN: Final = {0x2019: "'", 0x2212: "-"}
 _MARKED: Final = re.compile(r"\b(?:final answer|answer)(?: is)?\s*[:=]\s*|\bthe (?:final )?answer is\s+|\\boxed\{")
 _NUMBER: Final = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 _LIST_MARK: Final = re.compile(r"^\s*\d+[.)]\s+", re.MULTILINE)
@@ -26,11 +27,11 @@ _NO: Final = frozenset({"no", "false", "incorrect", "wrong", "nope"})
 _NEGATION: Final = re.compile(r"\b(?:not|never|no|none|nor|neither|without|cannot|can't|[a-z]+n't)\b")
 _WORD: Final = re.compile(r"\w+")
 _FINAL_WORDS: Final = 12
-_OPTION: Final = re.compile(r"\(?([a-h])(?:\)|\.|:|$)")
+_OPTION: Final = re.compile(r"\(?([a-h])(?:\)|[.:](?=\s|$)|$)")
 
 
 class Agreement(StrEnum):
-    """What the words alone tell; ALIKE_WORDS leaves it to the vectors."""
+    """What the words alone tell; what they leave unclear is for the vectors to tell."""
 
     SAME = "same"
     DIFFERENT = "different"
@@ -73,7 +74,7 @@ def _compare(first: str, second: str) -> Agreement:
 
 
 def _normalize(text: str) -> str:
-    plain = unicodedata.normalize("NFKC", text).casefold().replace("’", "'").replace("−", "-")
+    plain = unicodedata.normalize("NFKC", text).casefold().translate(_PLAIN)
     return "\n".join(" ".join(line.split()) for line in plain.strip().splitlines()).strip(" .!\n")
 
 
@@ -86,7 +87,7 @@ def _final(text: str) -> str:
     return line if len(line.split()) <= _FINAL_WORDS else ""
 
 
-def _numbers(text: str) -> Counter[float] | frozenset[float]:
+def _numbers(text: str) -> frozenset[float]:
     """Which numbers it has, by value: 1,000 is 1000.0; the marks of a list are none."""
     return frozenset(float(found.replace(",", "")) for found in _NUMBER.findall(_LIST_MARK.sub("", text)))
 

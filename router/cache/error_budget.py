@@ -16,6 +16,7 @@ _ALPHA: Final = 0.05
 _CEILING: Final = 0.995
 """A similarity beyond which two texts hardly differ at all: nothing is left to tighten."""
 _MARGIN: Final = 0.001
+_CAUTION: Final = 2.0
 _PROBE_S: Final = 60.0
 _LOOKED_AT: Final = 64
 
@@ -74,7 +75,7 @@ class BudgetStatistics:
 
 @dataclass(slots=True)
 class _Account:
-    """One partition. `similarity` None: the configured one. Counts with `since` begin anew with each measure."""
+    """One partition; `similarity` None: the configured one. What ends in `since` begins anew with each measure."""
 
     evidence: Evidence
     similarity: float | None = None
@@ -94,10 +95,14 @@ class _Account:
 class ErrorBudget:
     """Every partition's account.
 
-    A hit is audited when it is one of the first, or its share's turn has come, or the evidence stands above 1: after
-    something was wrong, every hit is looked at until it is clear how bad things are. Evidence at level .05 that more
-    than `most_wrong` are wrong first raises the partition's similarity above all that was wrong; coming again, or with
-    nothing left to raise, it shuts the partition for `shut_s`. The similarity stays raised after that.
+    A hit is audited when it is one of the first, or its share's turn has come. After `most_unaudited` hits without an
+    audit the partition pauses until there is one. While something wrong weighs more than all that was right (evidence
+    above 1), each hit is audited and waits for the audit of the one before: so however fast hits come, a partition that
+    is wrong every time is closed within `most_unaudited` of them.
+
+    Evidence at level .05 that more than `most_wrong` are wrong first raises the partition's similarity above all that
+    was wrong; coming again, or with nothing left to raise, it shuts the partition for `shut_s`. The similarity stays
+    raised after that.
 
     The accounts used least recently are dropped, those of shut partitions last.
     """
@@ -125,10 +130,10 @@ class ErrorBudget:
         account.hits_since += 1
         account.unaudited += 1
         account.owed += self._config.share
-        if account.unaudited >= self._config.most_unaudited:
+        if self._lacks_audit(account):
             account.paused_since = self._clock()
             return True
-        if account.hits_since <= self._config.first_hits or account.evidence.value > 1:
+        if account.hits_since <= self._config.first_hits:
             return True
         if account.owed < 1:
             return False
@@ -144,7 +149,7 @@ class ErrorBudget:
         account.wrong += not right
         account.unaudited = 0
         if account.shut_until > self._clock() or similarity < self._threshold(account):
-            return None  # the evidence is about hits that could still be served
+            return None  # evidence is about hits that could be served still
         account.evidence.observe(failed=not right)
         account.audits_since += 1
         if right:
@@ -156,7 +161,9 @@ class ErrorBudget:
     def learn(self, measure: Measure) -> None:
         """A measure taken earlier, or by another replica."""
         account = self._open(measure.partition)
-        account.similarity = max(measure.similarity, self._threshold(account))
+        if measure.similarity > self._threshold(account):
+            account.similarity = measure.similarity
+            self._begin_anew(account)
         if measure.shut_until > max(self._clock(), account.shut_until):
             account.shut_until, account.why = measure.shut_until, measure.why
 
@@ -190,7 +197,9 @@ class ErrorBudget:
     def _act(self, partition: bytes, account: _Account) -> Measure:
         counts = f"{account.wrong_since} of {account.audits_since} audited hits were wrong"
         found = f"{counts}, more than {self._config.most_wrong:.2%} for all that is known"
-        similarity = account.worst_since + _MARGIN
+        # what is wrong reaches above the largest seen: were it spread evenly, by 1/n of its span (the German tank)
+        reach = (account.worst_since - self._threshold(account)) / account.wrong_since
+        similarity = account.worst_since + max(_MARGIN, _CAUTION * reach)
         if account.similarity is None and similarity <= _CEILING:
             step, why, until = Step.TIGHTENED, f"{found}; similarity raised to {similarity:.4f}", 0.0
             account.similarity = similarity
@@ -198,18 +207,24 @@ class ErrorBudget:
             left = "after the similarity had been raised" if account.similarity is not None else "at any similarity"
             step, why, until = Step.SHUT, f"{found}, {left}", self._clock() + self._config.shut_s
             account.shut_until, account.why = until, why
+        self._begin_anew(account)
+        return Measure(partition, step, self._threshold(account), until, why)
+
+    def _begin_anew(self, account: _Account) -> None:
         account.evidence = Evidence(self._config.most_wrong)
         account.hits_since = account.audits_since = account.wrong_since = 0
         account.worst_since = 0.0
-        return Measure(partition, step, self._threshold(account), until, why)
 
     def _judge(self, account: _Account, now: float) -> Gate:
         similarity = self._threshold(account)
         if account.shut_until > now:
             return Gate(BudgetState.SHUT, similarity, account.why)
-        if account.unaudited >= self._config.most_unaudited and now < account.paused_since + _PROBE_S:
+        if self._lacks_audit(account) and now < account.paused_since + _PROBE_S:
             return Gate(BudgetState.PAUSED, similarity, f"{account.unaudited} hits since the last audit")
         return Gate(BudgetState.OPEN if account.similarity is None else BudgetState.TIGHTENED, similarity)
+
+    def _lacks_audit(self, account: _Account) -> bool:
+        return account.unaudited >= (1 if account.evidence.value > 1 else self._config.most_unaudited)
 
     def _threshold(self, account: _Account) -> float:
         return self._similarity if account.similarity is None else account.similarity

@@ -46,7 +46,7 @@ class Evidence:
     as likely as the next.
     """
 
-    __slots__ = ("_failure", "_logs", "_success")
+    __slots__ = ("_failure", "_logs", "_success", "value")
 
     def __init__(self, bound: float) -> None:
         """`bound` lies between 0 and 1, without them."""
@@ -56,15 +56,12 @@ class Evidence:
         self._failure = [math.log(share / bound) for share in shares]
         self._success = [math.log((1 - share) / (1 - bound)) for share in shares]
         self._logs = [0.0] * _ALTERNATIVES
+        self.value = 1.0
 
     def observe(self, *, failed: bool) -> None:
         """One more."""
         gains = self._failure if failed else self._success
         self._logs = [log + gain for log, gain in zip(self._logs, gains, strict=True)]
-
-    @property
-    def value(self) -> float:
-        """What it amounts to now."""
         top = max(self._logs)
         mean = math.fsum(math.exp(log - top) for log in self._logs) / _ALTERNATIVES
-        return math.exp(min(top + math.log(mean), 700.0))
+        self.value = math.exp(min(top + math.log(mean), 700.0))

@@ -9,7 +9,6 @@ from enum import StrEnum
 from functools import partial
 from typing import Final, Protocol, Self
 
-
 from router.cache import Kind, Record, Records, Selector
 from router.cache.error_budget import BudgetState, ErrorBudget, Gate, Measure
 from router.cache.index import Entry, Match, PartitionedIndex
