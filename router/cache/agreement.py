@@ -55,18 +55,15 @@ def agree(served: str, fresh: str) -> Agreement:
 
 
 def _compare_short(first: str, second: str) -> Agreement:
-    if first == second:
-        return Agreement.SAME
-    numbers = _numbers(first)
-    if numbers and numbers == _numbers(second) and _rest(first) == _rest(second):
-        return Agreement.SAME
-    return Agreement.DIFFERENT
+    return Agreement.SAME if _spell(first) == _spell(second) else Agreement.DIFFERENT
 
 
 def _compare(first: str, second: str) -> Agreement:
     facts = (_verdict, _option, _numbers, _negated)
     if any(fact(first) != fact(second) for fact in facts):
         return Agreement.DIFFERENT
+    if _spell(first) == _spell(second):
+        return Agreement.SAME
     short, long = sorted((_WORD.findall(first), _WORD.findall(second)), key=len)
     if 0 < len(short) <= _FINAL_WORDS and _contains(long, short):
         return Agreement.SAME
@@ -88,12 +85,17 @@ def _final(text: str) -> str:
 
 
 def _numbers(text: str) -> frozenset[float]:
-    """Which numbers it has, by value: 1,000 is 1000.0; the marks of a list are none."""
-    return frozenset(float(found.replace(",", "")) for found in _NUMBER.findall(_LIST_MARK.sub("", text)))
+    """Which numbers it has, by value; the marks of a list are none."""
+    return frozenset(map(_value, _NUMBER.findall(_LIST_MARK.sub("", text))))
 
 
-def _rest(text: str) -> str:
-    return " ".join(_NUMBER.sub("#", text).split())
+def _value(number: str) -> float:
+    return float(number.replace(",", ""))
+
+
+def _spell(text: str) -> str:
+    """With all numbers written alike: 1,000 and 1000.0 are one."""
+    return " ".join(_NUMBER.sub(lambda found: repr(_value(found.group())), text).split())
 
 
 def _verdict(text: str) -> bool | None:

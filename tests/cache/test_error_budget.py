@@ -66,7 +66,7 @@ def test_the_evidence_is_expected_to_be_one_at_the_bound_and_less_below(count: i
 
 
 def test_wilsons_interval_is_the_published_one() -> None:
-    # R: prop.test(3, 20, correct = FALSE)
+    # as R gives it for 3 of 20, without its correction for continuity
     interval = wilson(3, 20)
 
     assert (interval.low, interval.share, interval.high) == pytest.approx((0.05237, 0.15, 0.36042), abs=1e-4)

@@ -19,7 +19,8 @@ FOREVER = 1e12
 def unit(rng: np.random.Generator, count: int, width: int = WIDTH) -> Vector:
     """Random directions."""
     rows: NDArray[np.float64] = rng.standard_normal((count, width))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    vectors: Vector = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    return vectors
 
 
 def entry(key: bytes, *, tenant: str = "tenant", expires_at: float = FOREVER) -> Entry:
