@@ -4,7 +4,10 @@ one large partition and in many small ones, also while entries are added.
 
 Vectors are those of generated questions by the real encoder. For the large sizes each stands for many: copies are
 turned a little (cosine about .95), which makes them crowd together as the phrasings of real questions do. Recall is
-measured on the encoded ones alone, against comparing with all.
+against comparing with all, on the encoded ones alone and on the large partition.
+
+On a busy machine the latencies are also other programs': a row of its own shows them less the time for which threads of
+this process could run but had to wait for the core.
 """
 
 import asyncio
@@ -34,10 +37,11 @@ from router.config.cache import SemanticCache as SemanticCacheSection
 from router.telemetry import Telemetry
 
 SEED = 404_404
-SIMILARITY = 0.9
+SIMILARITY = 0.8
 _BATCH = 32
 _TURN = 0.33
 _ADDED_PER_S = 50
+_CHUNK = 1000
 _FOREVER = 1e12
 _MS = 1e3
 
@@ -99,12 +103,16 @@ def multiply(vectors: Vectors, count: int, rng: np.random.Generator) -> Vectors:
 
 
 def measure_recall(stored: Vectors, asked: Vectors) -> float:
-    """How often the index finds a vector as near as the nearest there is, within float16's rounding."""
+    """How often the index finds a vector as near as the nearest there is."""
     index = PartitionedIndex(most_entries=len(stored), most_partitions=1, width=stored.shape[1])
     for number, vector in enumerate(stored.astype(np.float16)):
         index.add(b"", Entry(number.to_bytes(32, "big"), "", "", "", (), _FOREVER), vector)
-    nearest = (asked @ stored.T).max(axis=1)
     found = [index.search(b"", vector, 1, 0.0)[0].similarity for vector in asked.astype(np.float16)]
+    return share_nearest(found, (asked @ stored.T).max(axis=1))
+
+
+def share_nearest(found: Sequence[float], nearest: NDArray[np.float32]) -> float:
+    """How many found what is nearest, within float16's rounding."""
     return float(np.mean(np.asarray(found) >= nearest - 2e-3))
 
 
@@ -124,8 +132,8 @@ class Run:
     async def fill(self) -> tuple[float, float]:
         """Seconds and bytes of resident memory that an entry takes."""
         before, took_s = _resident_bytes(), 0.0
-        for start in range(0, self._entries, 1000):
-            vectors = multiply(self._vectors, min(1000, self._entries - start), self._rng)
+        for start in range(0, self._entries, _CHUNK):
+            vectors = self._stored(start)
             begun = time.perf_counter()
             for vector in vectors:
                 self._add(vector)
@@ -133,8 +141,22 @@ class Run:
             took_s += time.perf_counter() - begun
         return took_s / self._entries, (_resident_bytes() - before) / self._entries
 
+    async def recall(self, count: int) -> float:
+        """How many lookups find the nearest of all that was filled in; for one partition."""
+        asked = multiply(self._vectors, count, self._rng)
+        nearest = np.full(count, -1.0, np.float32)
+        for start in range(0, self._entries, _CHUNK):
+            nearest = np.maximum(nearest, (asked @ self._stored(start).T).max(axis=1))
+        found = [await self.cache.find(self._partitions[0], "question", vector) for vector in asked]
+        return share_nearest(
+            [one.similarity if one else 0.0 for one in found], np.where(nearest < SIMILARITY, 0, nearest)
+        )
+
+    def _stored(self, start: int) -> Vectors:
+        return multiply(self._vectors, min(_CHUNK, self._entries - start), np.random.default_rng([SEED, start]))
+
     async def look_up(self, count: int, *, adding: bool) -> NDArray[np.float64]:
-        """Milliseconds that each lookup took; while entries come in, if asked."""
+        """Milliseconds that each lookup took, and how many of them waiting for the core: [count, 2]."""
         asked = multiply(self._vectors, count, self._rng)
         async with asyncio.TaskGroup() as group:
             adder = group.create_task(self._keep_adding()) if adding else None
@@ -143,13 +165,14 @@ class Run:
                 adder.cancel()
         return np.asarray(took) * _MS
 
-    async def _time(self, number: int, vector: Vectors) -> float:
+    async def _time(self, number: int, vector: Vectors) -> tuple[float, float]:
         partition = self._partitions[(number * 7) % len(self._partitions)]
-        begun = time.perf_counter()
+        waited_s, begun = _waited_s(), time.perf_counter()
         await self.cache.find(partition, "what is the sum of 12 and 30?", vector)
         took_s = time.perf_counter() - begun
+        waited_s = _waited_s() - waited_s
         await asyncio.sleep(0.0005)  # requests do not follow each other without a gap
-        return took_s
+        return took_s, waited_s
 
     async def _keep_adding(self) -> None:
         while True:
@@ -170,6 +193,11 @@ class Run:
         )
 
 
+def _waited_s() -> float:
+    """Seconds for which threads of this process could run, but the core had others to run."""
+    return sum(int(path.read_text().split()[1]) for path in Path("/proc/self/task").glob("*/schedstat")) / 1e9
+
+
 def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
@@ -179,18 +207,22 @@ async def measure(entries: int, partitions: int, lookups: int, vectors: Vectors)
     run = Run(entries, partitions, vectors)
     async with run.cache:
         added_s, entry_bytes = await run.fill()
+        name = f"{run.cache.statistics().entries} entries in {partitions}"
+        recall = await run.recall(lookups // 4) if partitions == 1 else None
         alone = await run.look_up(lookups, adding=False)
         beside = await run.look_up(lookups, adding=True)
-        found = run.cache.statistics()
-    name = f"{found.entries} entries in {partitions}"
     rows = [
         Row(f"{name}: added in", f"{added_s * _MS:.3f} ms", "-", holds=True),
         Row(f"{name}: resident memory each", f"{entry_bytes:.0f} bytes", "-", holds=True),
     ]
+    if recall is not None:
+        rows.append(Row(f"{name}: recall@1", f"{recall:.4f}", ">= 0.99", recall >= 0.99))
     for text, took in (("lookup", alone), (f"lookup, {_ADDED_PER_S} added/s", beside)):
-        p50, p99 = np.percentile(took, (50, 99))
+        p50, p99 = np.percentile(took[:, 0], (50, 99))
+        alone_p99 = float(np.percentile(took[:, 0] - took[:, 1], 99))
         rows.append(Row(f"{name}: {text}, p50", f"{p50:.3f} ms", "-", holds=True))
         rows.append(Row(f"{name}: {text}, p99", f"{p99:.3f} ms", "<= 2 ms", bool(p99 <= 2)))
+        rows.append(Row(f"{name}: {text}, p99 less waits for the core", f"{alone_p99:.3f} ms", "-", holds=True))
     return rows
 
 
