@@ -24,7 +24,7 @@ Change = Callable[[PartitionedIndex], None]
 
 
 class BusyError(Exception):
-    """Too much waits already; nothing was done."""
+    """Too much waits already, or the thread has ended; nothing was done."""
 
 
 class LateError(Exception):
@@ -92,13 +92,11 @@ class IndexThread:
         self._put(self._changes, _Job(change, None))
 
     async def finish(self, work: Callable[[PartitionedIndex], Result]) -> Result:
-        """What it gives, after every change given before.
+        """What it gives, after every change given before; for those that give one work at a time.
 
         Raises:
-            BusyError: too many changes wait, or the thread ended.
+            BusyError: the thread ended.
         """
-        if len(self._changes) >= _MOST_CHANGES:
-            raise BusyError
         outcome: asyncio.Future[Result] = self._loop.create_future()
         self._put(self._changes, _Job(work, outcome))
         return await outcome

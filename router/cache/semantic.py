@@ -169,15 +169,15 @@ class SemanticCache:
         now = self._clock()
         try:
             matches = await self._thread.search(lambda index: index.search(partition, fit, _CANDIDATES, now))
+            return self._choose(partition, text, [match for match in matches if match.similarity >= gate.similarity])
         except BusyError:
             return Outcome.BUSY, None
         except LateError:
             return Outcome.LATE, None
-        except Exception as exc:  # noqa: BLE001 - a broken index must not break the requests
+        except Exception as exc:  # noqa: BLE001 - a broken index or guard must not break the requests
             # without the message, which may quote the prompt
             _logger.error("Semantic lookup failed with %s.", type(exc).__name__)  # noqa: TRY400
             return Outcome.FAILED, None
-        return self._choose(partition, text, [match for match in matches if match.similarity >= gate.similarity])
 
     def _choose(self, partition: bytes, text: str, near: Sequence[Match]) -> tuple[Outcome, Found | None]:
         for match in near:

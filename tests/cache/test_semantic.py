@@ -120,6 +120,23 @@ async def test_the_guard_passes_over_the_nearest_to_the_next() -> None:
         assert refused is None
 
 
+async def test_a_guard_that_breaks_makes_a_miss(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def refuse(self, asked: str, stored: str) -> StrEnum | None:
+            raise ValueError(asked)
+
+    telemetry = Telemetry()
+    async with serving(guard=Broken(), telemetry=telemetry) as cache:
+        add(cache, ONE, "secret question")
+        await cache.settle()
+
+        assert await cache.find(ONE, "secret question", embed("secret question")) is None
+
+    assert telemetry.registry.get_sample_value("hybrid_semantic_lookups_total", {"outcome": "failed"}) == 1
+    assert "ValueError" in caplog.text
+    assert "secret" not in caplog.text
+
+
 async def test_what_is_forgotten_or_expired_is_not_found() -> None:
     now = [1_000.0]
     async with serving(clock=lambda: now[0]) as cache:
@@ -162,10 +179,10 @@ async def test_entries_survive_a_restart_and_what_was_flushed_does_not() -> None
     async with serving(MemoryRecords(disk), clock=lambda: 2_000.0) as cache:
         await cache.learn()
 
+        assert cache.statistics().entries == 1
         found = await cache.find(ONE, "kept", embed("kept"))
         assert found is not None
         assert found.key == key
-        assert cache.statistics().entries == 1
     assert all(b"kept" not in record.key for record in disk.values())
 
 
@@ -254,15 +271,17 @@ async def test_a_lookup_that_is_cancelled_anywhere_harms_no_other() -> None:
             assert [one.text if one else None for one in found] == [f"question {n}" for n in range(1, 50, 2)]
 
 
-async def test_it_stops_while_lookups_wait() -> None:
+async def test_whoever_waits_when_it_stops_is_let_go() -> None:
     async with serving() as cache:
-        add(cache, ONE, "question")
+        for number in range(1000):
+            add(cache, ONE, f"question {number}")
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(cache.find(ONE, "question", embed("question"))) for _ in range(50)]
+            lookups = [group.create_task(cache.find(ONE, "question 7", embed("question 7"))) for _ in range(50)]
+            others = [group.create_task(cache.settle()), group.create_task(cache.flush(Selector()))]
             await asyncio.sleep(0)
             await cache.__aexit__()
 
-    assert all(task.done() for task in tasks)
+    assert all(task.done() for task in (*lookups, *others))
 
 
 class Sums:
