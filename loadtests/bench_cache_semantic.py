@@ -125,9 +125,9 @@ class Run:
         self._vectors = vectors
         self._entries = entries
         self._numbers = itertools.count()
-        config = SemanticCacheSection(enabled=True, most_entries=2 * entries, most_partitions=partitions)
+        config = SemanticCacheSection(enabled=True, most_entries=entries, most_partitions=partitions)
         model = EmbeddingModel("bench", vectors.shape[1], SIMILARITY)
-        self.cache = SemanticCache(config, Unguarded(), Unkept(), Telemetry(), model)
+        self.cache = SemanticCache(config, Unguarded(), Unkept(), Telemetry(), model, patience_s=5.0)
 
     async def fill(self) -> tuple[float, float]:
         """Seconds and bytes of resident memory that an entry takes."""

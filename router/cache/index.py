@@ -15,7 +15,7 @@ from router.cache.segment import BLOCK, Segment, Vector
 
 __all__ = ["Entry", "Match", "PartitionedIndex"]
 
-_SEGMENTS: Final = 4
+_SEGMENTS: Final = 2
 """How many full segments hold all entries: fewer are faster to search, more are faster to replace."""
 _SWEPT_A_CHANGE: Final = 64
 _SPARE: Final = 4
@@ -63,15 +63,18 @@ class PartitionedIndex:
         """How many there are."""
         return len(self._partitions)
 
-    def add(self, partition: bytes, entry: Entry, vector: Vector) -> None:
+    def add(self, partition: bytes, entry: Entry, vector: Vector, *, newest: bool = True) -> None:
         """Make the entry findable in this partition alone; `vector` is float16 [width] of length 1.
 
-        A key that is known keeps its vector, since it stands for the same text, and becomes the newest.
+        A key that is known keeps its vector, since it stands for the same text. Not `newest`: it is older than all that
+        is there, and its partition not used just now.
         """
-        if partition not in self._partitions:
+        known = partition in self._partitions
+        if not known:
             self._partitions[partition] = _Partition(self._width, self._segment_size)
-        self._partitions.move_to_end(partition)
-        self._change(partition, lambda kept: kept.put(entry, vector))
+        if newest or not known:
+            self._partitions.move_to_end(partition, last=newest)
+        self._change(partition, lambda kept: kept.put(entry, vector, newest=newest))
         while len(self._partitions) > self._most_partitions:
             self._drop(next(iter(self._partitions)))
         while self.entries > self._most_entries:
@@ -134,14 +137,15 @@ class _Partition:
         self._segment_size = segment_size
         self._segments = [Segment(width)]
         self._worn: Segment | None = None
-        self._entries: dict[bytes, Entry] = {}
+        # a plain dict finds its first key only behind the places of all that went before
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._places: dict[bytes, Segment] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, entry: Entry, vector: Vector) -> None:
-        """Add it as the newest."""
+    def put(self, entry: Entry, vector: Vector, *, newest: bool) -> None:
+        """Add it as the newest or the oldest."""
         known = self._entries.pop(entry.key, None)
         if known is None:
             place = self._places.get(entry.key)
@@ -150,6 +154,7 @@ class _Partition:
             else:
                 place.live += 1
         self._entries[entry.key] = entry
+        self._entries.move_to_end(entry.key, last=newest)
         self._replace_worn()
 
     def discard(self, key: bytes) -> None:

@@ -15,8 +15,6 @@ __all__ = ["BusyError", "IndexThread", "LateError"]
 
 _MOST_SEARCHES: Final = 256
 _MOST_CHANGES: Final = 4096
-_PATIENCE_S: Final = 0.05
-"""A search that takes longer is a miss: the answer itself must not wait for the cache."""
 
 _logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -43,8 +41,10 @@ class IndexThread:
     usearch lets other threads run while it works, so the event loop does too.
     """
 
-    def __init__(self, index: PartitionedIndex) -> None:
+    def __init__(self, index: PartitionedIndex, patience_s: float) -> None:
+        """A search that takes longer than `patience_s` is given up: no answer waits for the cache."""
         self._index = index
+        self._patience_s = patience_s
         self._searches: deque[_Job[Any]] = deque()
         self._changes: deque[_Job[Any]] = deque()
         self._tokens: SimpleQueue[bool] = SimpleQueue()
@@ -74,7 +74,7 @@ class IndexThread:
         if len(self._searches) >= _MOST_SEARCHES:
             raise BusyError
         outcome: asyncio.Future[Result] = self._loop.create_future()
-        timer = self._loop.call_later(_PATIENCE_S, _give_up, outcome)
+        timer = self._loop.call_later(self._patience_s, _give_up, outcome)
         self._put(self._searches, _Job(search, outcome))
         try:
             return await outcome

@@ -22,6 +22,7 @@ from router.telemetry import Telemetry
 __all__ = ["EmbeddingModel", "Found", "Guard", "SemanticCache"]
 
 _CANDIDATES: Final = 4
+_PATIENCE_S: Final = 0.02
 
 _logger = logging.getLogger(__name__)
 
@@ -59,9 +60,11 @@ class SemanticCache:
         records: Records,
         telemetry: Telemetry,
         embedding: EmbeddingModel,
+        *,
         clock: Callable[[], float] = time.time,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
-        """`clock` gives Unix seconds."""
+        """`clock` gives Unix seconds; a lookup that takes longer than `patience_s` is a miss."""
         self._config = config
         self._guard = guard
         self._records = records
@@ -71,7 +74,7 @@ class SemanticCache:
         self._index = PartitionedIndex(
             most_entries=config.most_entries, most_partitions=config.most_partitions, width=embedding.width
         )
-        self._thread = IndexThread(self._index)
+        self._thread = IndexThread(self._index, patience_s)
         self._budget = ErrorBudget(
             config.budget,
             similarity=config.similarity or embedding.similarity,
@@ -89,9 +92,12 @@ class SemanticCache:
         await self._thread.__aexit__()
 
     async def learn(self) -> None:
-        """Take in what the disk has, one by one so that requests go first; a job that ends."""
+        """Take in what the disk has, newest first, as far as there is room; a job that ends.
+
+        It is one by one, so that requests go first.
+        """
         async for record in self._records.scan(Kind.SEMANTIC):
-            self._take(record)
+            self._take(record, newest=False)
             await self.settle()
 
     async def find(self, partition: bytes, text: str, vector: Floats) -> Found | None:
@@ -191,18 +197,18 @@ class SemanticCache:
         """None: nothing to look up or to keep."""
         return self._embedding.fit(vector) if len(text) <= self._config.most_characters else None
 
-    def _take(self, record: Record) -> None:
-        """From the disk, or from another replica."""
+    def _take(self, record: Record, *, newest: bool = True) -> None:
+        """From another replica, or from the disk."""
         if record.expires_at <= self._clock():
             return
         match self._semantic_records.read(record):
-            case Question() as question if len(question.entry.text) <= self._config.most_characters:
-                self._index_question(question)
+            case Question() as question if newest or self._index.entries < self._config.most_entries:
+                self._index_question(question, newest=newest)
             case Measure() as measure:
                 self._budget.learn(measure)
 
-    def _index_question(self, question: Question) -> None:
-        self._change(lambda index: index.add(question.partition, question.entry, question.vector))
+    def _index_question(self, question: Question, *, newest: bool = True) -> None:
+        self._change(lambda index: index.add(question.partition, question.entry, question.vector, newest=newest))
 
     def _change(self, change: Callable[[PartitionedIndex], None]) -> None:
         try:

@@ -85,7 +85,13 @@ async def serving(
     clock: Callable[[], float] = lambda: 1_000.0,
 ) -> AsyncIterator[SemanticCache]:
     cache = SemanticCache(
-        config, guard or Permissive(), records or MemoryRecords(), telemetry or Telemetry(), model, clock
+        config,
+        guard or Permissive(),
+        records or MemoryRecords(),
+        telemetry or Telemetry(),
+        model,
+        clock=clock,
+        patience_s=30.0,  # a busy machine makes no miss
     )
     async with cache:
         yield cache
@@ -184,6 +190,25 @@ async def test_entries_survive_a_restart_and_what_was_flushed_does_not() -> None
         assert found is not None
         assert found.key == key
     assert all(b"kept" not in record.key for record in disk.values())
+
+
+async def test_a_start_learns_the_newest_and_then_the_oldest_go_first() -> None:
+    disk: dict[bytes, Record] = {}
+    async with serving(MemoryRecords(disk)) as cache:
+        for number in range(50):
+            add(cache, ONE, f"question {number}")
+
+    async with serving(MemoryRecords(disk), config=SemanticCacheSection(enabled=True, most_entries=30)) as cache:
+        await cache.learn()
+        add(cache, ONE, "new")
+        await cache.settle()
+
+        texts = {f"question {number}" for number in range(50)}
+        found = {text for text in texts if await cache.find(ONE, text, embed(text))}
+
+        assert cache.statistics().entries == 30
+        assert found == {f"question {number}" for number in range(21, 50)}
+        assert await cache.find(ONE, "new", embed("new"))
 
 
 async def test_entries_reach_replicas() -> None:
