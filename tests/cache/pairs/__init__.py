@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-FILLS, MOST_HARD, SAME_PHRASING = 5, 48, 0.75
+FILLS, MOST_HARD, SAME_PHRASING = 8, 48, 0.75
 
 
 class Part(StrEnum):

@@ -1,0 +1,246 @@
+"""Whether two readings ask the same: word for word, hanging together the same way, in an order that means the same."""
+
+from collections import Counter, defaultdict
+from itertools import combinations
+from typing import Final
+
+from msgspec import Struct
+
+from router.cache.guard.lexicon import Lexicon
+from router.cache.guard.reading import Reading, Token
+from router.cache.guard.refusal import Refusal
+from router.cache.guard.words import (
+    CALENDAR,
+    FORMATS,
+    LANGUAGES,
+    LOOSE,
+    NEGATIVE,
+    QUANTIFIERS,
+    RELATIONS,
+    SYMMETRIC,
+    UNITS,
+)
+
+_UNIT_NAMES: Final = frozenset(UNITS.values())
+_ANY_ASKS: Final = frozenset({"qwhat", "qmake"})
+_WHEN: Final = frozenset({"qwhen", "qtime", "qyear"})
+_TIME_TAKEN: Final = "take"
+
+
+class Match(Struct, gc=False):
+    """One word on both sides, and where it stands."""
+
+    asked: Token
+    stored: Token
+    at: int
+    there: int
+    exact: bool
+    """The same lemma, not a synonym."""
+
+
+class Comparison:
+    """Compares with a lexicon."""
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        self._lexicon = lexicon
+
+    def refuse(self, asked: Reading, stored: Reading) -> Refusal | None:
+        """The first reason why they differ."""
+        if not (asked.english and stored.english):
+            return Refusal.LANGUAGE
+        return self._compare_frames(asked, stored) or self._compare_words(asked, stored)
+
+    def _compare_frames(self, asked: Reading, stored: Reading) -> Refusal | None:
+        if not _same_asks(asked.asks, stored.asks):
+            return Refusal.QUESTION
+        if asked.pronouns != stored.pronouns:
+            return Refusal.PERSON
+        if asked.past != stored.past and (asked.past or asked.present) and (stored.past or stored.present):
+            return Refusal.TENSE
+        return None if _same_modals(asked, stored) else Refusal.MODALITY
+
+    def _compare_words(self, asked: Reading, stored: Reading) -> Refusal | None:
+        matches, left, over = self._align(_content(asked), _content(stored))
+        if left or over:
+            return self._explain(left, over)
+        for match in matches:
+            if match.asked.negated != match.stored.negated:
+                return Refusal.POLARITY
+        if not _same_counts(asked.tokens, stored.tokens, matches):
+            return Refusal.NUMBER
+        return _Arrangement(self._lexicon, matches).refuse()
+
+    def _align(self, asked: list[Token], stored: list[Token]) -> tuple[list[Match], list[Token], list[Token]]:
+        """Matched words, and those that have no counterpart."""
+        places: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for there, token in enumerate(stored):
+            places[token.lemma, token.grade].append(there)
+        matches, left = [], []
+        for at, token in enumerate(asked):
+            found = places.get((token.lemma, token.grade))
+            if not found:
+                left.append(at)
+                continue
+            there = next((one for one in found if stored[one].relation == token.relation), found[0])
+            found.remove(there)
+            matches.append(Match(token, stored[there], at, there, exact=True))
+        over = [there for found in places.values() for there in found]
+        if len(left) != len(over) or len(left) > max(2, len(asked) // 2):
+            return matches, [asked[at] for at in left], [stored[there] for there in over]
+        alone = []
+        for at in left:
+            twin = next((there for there in over if self._means(asked[at], stored[there])), None)
+            if twin is None:
+                alone.append(asked[at])
+                continue
+            over.remove(twin)
+            matches.append(Match(asked[at], stored[twin], at, twin, exact=False))
+        matches.sort(key=lambda match: match.at)
+        return matches, alone, [stored[there] for there in over]
+
+    def _means(self, one: Token, other: Token) -> bool:
+        """Whether the one word may stand for the other."""
+        if one.proper or other.proper or one.grade != other.grade:
+            return False
+        a, b = one.lemma, other.lemma
+        if _closed(a) or _closed(b) or self._lexicon.opposite(a, b):
+            return False
+        return _spelt(a) == _spelt(b) or self._lexicon.synonymous(a, b) or self._lexicon.derived(a, b)
+
+    def _explain(self, left: list[Token], over: list[Token]) -> Refusal:
+        """What kind of words the unmatched ones are."""
+        words = [*left, *over]
+        for is_kind, refusal in _KINDS:
+            if any(is_kind(token) for token in words):
+                return refusal
+        for one in left:
+            if any(self._lexicon.opposite(one.lemma, other.lemma) for other in over):
+                return Refusal.POLARITY
+        return Refusal.ENTITY if any(token.proper for token in words) else Refusal.CONTENT
+
+
+_KINDS: Final = (
+    (lambda token: token.lemma.startswith("#"), Refusal.NUMBER),
+    (lambda token: token.lemma.startswith('"'), Refusal.QUOTE),
+    (lambda token: token.lemma in CALENDAR, Refusal.DATE),
+    (lambda token: token.lemma in _UNIT_NAMES, Refusal.UNIT),
+    (lambda token: token.lemma in NEGATIVE, Refusal.POLARITY),
+    (lambda token: token.lemma in LANGUAGES, Refusal.LANGUAGE),
+    (lambda token: token.lemma in FORMATS, Refusal.FORMAT),
+    (lambda token: token.lemma in QUANTIFIERS or bool(token.grade), Refusal.QUANTITY),
+    (lambda token: token.lemma in RELATIONS, Refusal.RELATION),
+)
+
+
+def _closed(lemma: str) -> bool:
+    """Whether nothing but itself may stand for a word."""
+    return (
+        not lemma[0].isalpha()
+        or lemma in CALENDAR
+        or lemma in _UNIT_NAMES
+        or lemma in NEGATIVE
+        or lemma in QUANTIFIERS
+        or lemma in LANGUAGES
+        or lemma in RELATIONS
+        or lemma in FORMATS
+    )
+
+
+def _spelt(word: str) -> str:
+    """British and American spellings as one."""
+    return word.replace("our", "or").replace("ise", "ize").replace("yse", "yze").replace("tre", "ter").replace("ll", "l").replace("ae", "e").replace("oe", "e")
+
+
+def _content(reading: Reading) -> list[Token]:
+    if "qlong" in reading.asks:
+        return [token for token in reading.tokens if token.lemma != _TIME_TAKEN]
+    return reading.tokens
+
+
+def _same_asks(asked: list[str], stored: list[str]) -> bool:
+    """What they ask for, in any order; a plain request may be put as a question for a thing."""
+    one, other = Counter(asked), Counter(stored)
+    only, missing = set((one - other)) - _ANY_ASKS, set((other - one)) - _ANY_ASKS
+    if not only and not missing:
+        return True
+    both = only | missing
+    return both <= _WHEN and not {"qtime", "qyear"} <= both
+
+
+def _same_modals(asked: Reading, stored: Reading) -> bool:
+    """In `how` and its like only what may and what must be have to be told apart; elsewhere all."""
+    one, other = set(asked.modals), set(stored.modals)
+    if any(name in {"qhow", "qlong", "qoften"} for name in asked.asks):
+        one, other = ({"should" if modal == "must" else modal for modal in modals} for modals in (one, other))
+        return one == other or not one or not other
+    return one == other
+
+
+def _same_counts(asked: list[Token], stored: list[Token], matches: list[Match]) -> bool:
+    """Whether every number counts the same thing on both sides."""
+    twins = {id(match.asked): match.stored for match in matches}
+    for here, behind in zip(asked, asked[1:], strict=False):
+        if not here.lemma.startswith("#") or id(here) not in twins:
+            continue
+        there = next(at for at, token in enumerate(stored) if token is twins[id(here)])
+        counted = stored[there + 1] if there + 1 < len(stored) else None
+        twin = twins.get(id(behind))
+        if counted is not None and twin is not None and twin is not counted and twin.lemma != counted.lemma:
+            return False
+    return True
+
+
+class _Arrangement:
+    """How matched words hang together on both sides."""
+
+    def __init__(self, lexicon: Lexicon, matches: list[Match]) -> None:
+        self._lexicon, self._matches = lexicon, matches
+        self._symmetric = any(match.asked.lemma in SYMMETRIC for match in matches)
+        self._turned = [match for match in matches if match.asked.passive != match.stored.passive]
+
+    def refuse(self) -> Refusal | None:
+        """The first word that hangs otherwise, or the first two that changed places without a reason."""
+        groups: dict[tuple[str, str], list[Match]] = defaultdict(list)
+        for match in self._matches:
+            if not self._same_relation(match):
+                return Refusal.ORDER
+            same = match.asked.relation == match.stored.relation and match.asked.clause == match.stored.clause
+            groups[(match.asked.relation, match.asked.clause) if same else ("", "")].append(match)
+        for group in groups.values():
+            if any(one.there > other.there and not self._may_turn(one, other) for one, other in combinations(group, 2)):
+                return Refusal.ORDER
+        return None
+
+    def _same_relation(self, match: Match) -> bool:
+        one, other = match.asked.relation, match.stored.relation
+        if match.asked.clause != match.stored.clause:
+            return False
+        if one == other or {one, other} == {"", "to do"}:
+            return True
+        if self._symmetric and {one, other} <= {"", "from", "between", "to", "with", "to do"}:
+            return True
+        plain, loose = (match.asked, match.stored) if one in {"", "to do"} else (match.stored, match.asked)
+        if plain.relation in {"", "to do"} and loose.relation == "by" and self._turned:
+            return True
+        if plain.relation in {"", "to do"}:
+            return loose.relation in LOOSE and (plain.modifier or loose.relation == "of")
+        return {one, other} <= {"in", "with"} or {one, other} <= {"in", "to"} or {one, other} <= {"for", "of"}
+
+    def _may_turn(self, one: Match, other: Match) -> bool:
+        if self._symmetric and (one.asked.joined or other.asked.joined or one.stored.joined or other.stored.joined):
+            return True
+        if one.asked.relation != one.stored.relation or other.asked.relation != other.stored.relation:
+            return self._explained(one) or self._explained(other) or bool(self._turned)
+        if one in self._turned or other in self._turned:
+            return True
+        return self._describes(one) or self._describes(other)
+
+    def _explained(self, match: Match) -> bool:
+        """Of a thing, or that thing's."""
+        return {match.asked.relation, match.stored.relation} <= {"", "to do", "of", "in", "for", "with", "on"}
+
+    def _describes(self, match: Match) -> bool:
+        """An adjective may stand before its noun or behind `is`; but not where there is another to mistake it for."""
+        pos = self._lexicon.pos(match.asked.lemma)
+        adjectives = [one for one in self._matches if self._lexicon.pos(one.asked.lemma)[:1] in {"a", "r"} or one.asked.grade]
+        return bool(match.asked.grade or pos[:1] in {"a", "r"}) and len(adjectives) == 1

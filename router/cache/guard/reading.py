@@ -1,0 +1,285 @@
+"""What a question says, as far as a guard must know it: its words, their numbers and relations, and what it asks for."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Final
+
+from msgspec import Struct
+
+from router.cache.guard.frames import expand_contractions, name_frames
+from router.cache.guard.lexicon import Lexicon
+from router.cache.guard.numerals import read_numerals
+from router.cache.guard.words import (
+    ARTICLES,
+    AUXILIARIES,
+    BE,
+    EMPTY,
+    IRREGULAR,
+    MODALS,
+    NEGATIONS,
+    PAST,
+    PRESENT,
+    RELATIONS,
+    SUBJECTS,
+    SUBORDINATORS,
+    UNITS,
+)
+
+_QUOTED: Final = re.compile(
+    r"```.*?```|`[^`]+`|\"[^\"]+\"|(?<!\w)'[^']{2,}?'(?!\w)|https?://\S+|\b[\w.+-]+@[\w-]+\.[\w.]+|(?<![\w/])[~.]?/[\w./-]+", re.DOTALL
+)
+_PLACES, _MOST_QUOTES = 0xE000, 256
+"""Private characters stand for what is quoted, so that it is read as one word."""
+_WORD: Final = re.compile(
+    r"[\ue000-\ue0ff]|#[\w.:/-]+|'s(?!\w)|(?<=\w)\+\+|c#|(?:[a-z]\.){{2,}}|[^\W\d_]+(?:_\w+)*\d*(?:'[^\W\d_]+)?|\d[\w.,:/]*\w|\d|[^\w\s]"
+)
+_PUNCTUATION: Final = frozenset(".,;:?!'\"()[]-–—…")
+_PARTICIPLES: Final = frozenset(form for form in IRREGULAR if form.endswith(("n", "t", "d", "ne", "k", "g", "m")))
+
+
+class Token(Struct, gc=False):
+    """A word that matters. `relation` is how it hangs on the rest, `passive` a verb whose object comes first."""
+
+    word: str
+    lemma: str
+    grade: str = ""
+    relation: str = ""
+    clause: str = ""
+    modifier: bool = False
+    passive: bool = False
+    negated: bool = False
+    joined: bool = False
+    proper: bool = False
+
+
+class Reading(Struct):
+    """One question. `asks` are what it asks for, `modals` what may or should be, `past` and `present` its auxiliaries."""
+
+    tokens: list[Token]
+    asks: list[str]
+    modals: list[str]
+    pronouns: frozenset[str]
+    past: bool
+    present: bool
+    plain: str
+    english: bool
+
+
+def normalise(text: str) -> str:
+    """One spelling of the same characters, spaces and quotation marks."""
+    text = unicodedata.normalize("NFKC", text)
+    text = text.translate(_QUOTES)
+    return " ".join(_UNSEEN.sub("", text).split())
+
+
+_UNSEEN: Final = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ue000-\uf8ff]")
+_QUOTES: Final = str.maketrans("‘’‚′“”„″«»–—−×÷", "''''\"\"\"\"\"\"---*/")
+
+
+class Reader:
+    """Reads with a lexicon."""
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        self._lexicon = lexicon
+
+    def read(self, text: str) -> Reading:
+        """What a text says; any text at all can be read."""
+        text = normalise(text)
+        quotes: list[str] = []
+
+        def keep(found: re.Match[str]) -> str:
+            quotes.append(found.group().strip("`\"'"))
+            return f" {chr(_PLACES + len(quotes) - 1)} " if len(quotes) < _MOST_QUOTES else found.group()
+
+        open_text = _QUOTED.sub(keep, text)
+        proper = _proper_names(open_text)
+        lower = expand_contractions(open_text.lower())
+        lower = read_numerals(re.sub(r"(?<=[a-z\d])-(?=[a-z\d])", " ", lower))
+        words = _WORD.findall(name_frames(lower))
+        scan = _Scan(self._lexicon, proper, quotes)
+        for at, word in enumerate(words):
+            scan.take(word, words, at)
+        tokens = scan.finish()
+        return Reading(
+            tokens=tokens,
+            asks=scan.asks,
+            modals=scan.modals,
+            pronouns=frozenset(scan.pronouns),
+            past=scan.past,
+            present=scan.present,
+            plain=text.casefold().rstrip(" .?!"),
+            english=self._is_english(lower),
+        )
+
+    def _is_english(self, lower: str) -> bool:
+        words = re.findall(r"[^\W\d_]+", lower)
+        if not words:
+            return True
+        known = sum(word in _CLOSED or self._lexicon.lemma(word) in self._lexicon for word in words)
+        foreign = sum(any(ord(letter) > 0x24F for letter in word) for word in words)
+        return 2 * known >= len(words) and 5 * foreign <= len(words)
+
+
+_CLOSED: Final = ARTICLES | AUXILIARIES | EMPTY | frozenset(RELATIONS) | frozenset(SUBORDINATORS) | SUBJECTS
+
+
+def _proper_names(text: str) -> frozenset[str]:
+    """Words with a capital that no sentence's start gave them, in lower case."""
+    return frozenset(
+        found.group().lower()
+        for found in re.finditer(r"[^\W\d_][\w'+#]*", text)
+        if any(letter.isupper() for letter in found.group()[1:]) or (found.group()[0].isupper() and not _starts(text, found.start()) and found.group() not in {"I", "I'm", "I'd", "I've", "I'll"})
+    )
+
+
+def _starts(text: str, at: int) -> bool:
+    before = text[:at].rstrip(" \"'(")
+    return not before or before[-1] in ".?!:\n"
+
+
+class _Scan:
+    """One pass over the words, left to right."""
+
+    def __init__(self, lexicon: Lexicon, proper: frozenset[str], quotes: list[str]) -> None:
+        self._lexicon, self._proper, self._quotes = lexicon, proper, quotes
+        self._tokens: list[Token] = []
+        self._relation = self._clause = ""
+        self._be = self._joined = False
+        self._negation = ""
+        self.asks: list[str] = []
+        self.modals: list[str] = []
+        self.pronouns: set[str] = set()
+        self.past = self.present = False
+        self._fresh = True
+
+    def take(self, word: str, words: list[str], at: int) -> None:
+        """Read one word; `words[at]` is where it stands."""
+        following = words[at + 1] if at + 1 < len(words) else ""
+        fresh, self._fresh = self._fresh, False
+        if word in _PUNCTUATION:
+            self._punctuate(word)
+        elif word[0] == "q" and word in _ASKS or word in _WH and self._asks(word, following, fresh):
+            self._ask(word)
+        elif word[0] == "m" and word in _MODAL_NAMES:
+            self.modals.append(word[1:])
+            self._relation = ""
+        elif word == "'s":
+            if self._tokens:
+                self._tokens[-1].relation = "of"
+        elif word in NEGATIONS:
+            self._negation = "aux" if word == "not" else "next"
+        elif word in SUBORDINATORS and not (word == "since" and following.isdigit()):
+            self._clause, self._relation, self._be = SUBORDINATORS[word], "", False
+        elif word in AUXILIARIES and not (word == "may" and self._relation in {"in", "by", "of"}):
+            self._help(word)
+        elif word in RELATIONS:
+            self._relate(word, following, words, at)
+        elif word in SUBJECTS:
+            self._relation = "" if word in {"i", "you", "we"} else self._relation
+        elif word in {"and", "or"}:
+            self._joined = True
+            if word == "or":
+                self._add(word)
+        elif word in {"who", "which", "that", "whose", "whom"}:
+            self._relation = ""
+        elif word in ARTICLES or word in EMPTY:
+            pass
+        else:
+            self._add(word)
+
+    def finish(self) -> list[Token]:
+        """The tokens, with particles put to their verbs and modifiers seen."""
+        if self._negation:
+            self._add("not")
+        return self._tokens
+
+    def _punctuate(self, mark: str) -> None:
+        if mark in ",;:.?!":
+            self._relation = self._clause = ""
+            self._be = False
+        if mark in ".?!:":
+            self._fresh = True
+        if mark == ",":
+            self._fresh = True
+
+    def _asks(self, word: str, following: str, fresh: bool) -> bool:
+        if word in {"when", "where"}:
+            return fresh or following in AUXILIARIES or (word == "where" and not self._tokens)
+        if word in {"why", "how", "what"}:
+            return True
+        return fresh or not self._tokens or following in {"qyear"} or (self._joined and bool(self.asks))
+
+    def _ask(self, word: str) -> None:
+        name = word if word[0] == "q" else "q" + {"which": "what", "whom": "who", "whose": "who"}.get(word, word)
+        self.asks.append(name)
+        self._relation = self._clause = ""
+        self._be = self._joined = False
+
+    def _help(self, word: str) -> None:
+        if word in MODALS:
+            if MODALS[word]:
+                self.modals.append(MODALS[word])
+        elif word in BE:
+            self._be = True
+        if word in PAST:
+            self.past = True
+        elif word in PRESENT:
+            self.present = True
+        self._relation = ""
+        self._fresh = False
+
+    def _relate(self, word: str, following: str, words: list[str], at: int) -> None:
+        relation = RELATIONS[word]
+        ends = not following or following in _PUNCTUATION or following in RELATIONS or following in AUXILIARIES or following in SUBORDINATORS
+        if relation in {"off", "down", "up", "out", "over", "opposite", "outside", "through", "along"} and (ends or relation in {"up", "down", "out", "off"}):
+            self._add(word)
+        elif word in {"on", "in"} and ends:
+            self._add(word)
+        elif relation == "to" and word == "to" and self._is_verb(following):
+            self._relation = "to do"
+        elif self._relation == "than" and relation in {"by", "in"}:
+            pass
+        else:
+            if relation not in {"in", "of", "for", "with", "by", "to", "from", "than", "about"}:
+                self._add(word, relation)
+            self._relation = relation
+
+    def _is_verb(self, word: str) -> bool:
+        pos = self._lexicon.pos(word)
+        return word in {"be", "have", "do"} or pos[:1] == "v" or ("v" in pos and word not in self._proper and pos[:1] not in {"a"} and self._lexicon.lemma(word) == word)
+
+    def _add(self, word: str, lemma: str = "") -> None:
+        proper = word in self._proper
+        grade = ""
+        if 0 <= (place := ord(word[0]) - _PLACES) < len(self._quotes):
+            lemma, proper = '"' + self._quotes[place], True
+        elif not lemma:
+            if not proper or word not in self._lexicon:
+                base, grade = self._lexicon.grade(word)
+                lemma = base if grade else self._lexicon.lemma(word)
+            else:
+                lemma = self._lexicon.lemma(word) if word.endswith("s") else word
+            lemma = UNITS.get(lemma, lemma) if len(lemma) > 2 or (self._tokens and self._tokens[-1].word[0] == "#") else lemma
+        token = Token(word, lemma, grade, self._relation, self._clause, proper=proper, joined=self._joined)
+        if self._tokens and not self._joined:
+            last = self._tokens[-1]
+            last.modifier = last.relation == token.relation or last.relation == "of"
+        self._joined = False
+        if self._be and (word.endswith("ed") or word in _PARTICIPLES) and "v" in self._lexicon.pos(lemma):
+            token.passive = True
+        if self._negation and (self._negation == "next" or "v" in self._lexicon.pos(lemma) or grade or "a" in self._lexicon.pos(lemma)[:1]):
+            token.negated, self._negation = True, ""
+        self._tokens.append(token)
+        if self._relation == "per":
+            self._relation = ""
+
+
+_ASKS: Final = frozenset("qwhat qmake qoften qlong qwho qwhen qtime qyear qwhere qwhy qhow".split())
+_WH: Final = frozenset("what which who whom whose when where why how".split())
+_MODAL_NAMES: Final = frozenset("mmay mshould mmust".split())
+
+
+def sequences(tokens: list[Token]) -> Iterator[str]:
+    """Lemmas, for a message in a test."""
+    return (token.lemma for token in tokens)
