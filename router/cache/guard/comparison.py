@@ -105,7 +105,7 @@ class Comparison:
         a, b = one.lemma, other.lemma
         if _closed(a) or _closed(b) or self._lexicon.opposite(a, b):
             return False
-        return _spelt(a) == _spelt(b) or self._lexicon.synonymous(a, b) or self._lexicon.derived(a, b)
+        return _spelt(a) == _spelt(b) or (a not in FORMATS and b not in FORMATS and self._lexicon.synonymous(a, b)) or self._lexicon.derived(a, b)
 
     def _explain(self, left: list[Token], over: list[Token]) -> Refusal:
         """What kind of words the unmatched ones are."""
@@ -142,7 +142,6 @@ def _closed(lemma: str) -> bool:
         or lemma in QUANTIFIERS
         or lemma in LANGUAGES
         or lemma in RELATIONS
-        or lemma in FORMATS
     )
 
 
@@ -190,16 +189,26 @@ def _same_counts(asked: list[Token], stored: list[Token], matches: list[Match]) 
     return True
 
 
+_ALIKE: Final = ({"in", "with"}, {"in", "to"}, {"for", "of"}, {"for", "to"}, {"in", "on"}, {"on", "about"})
+"""Relations that are put for each other where nothing else differs."""
+
+
 class _Arrangement:
     """How matched words hang together on both sides."""
 
     def __init__(self, lexicon: Lexicon, matches: list[Match]) -> None:
         self._lexicon, self._matches = lexicon, matches
         self._symmetric = any(match.asked.lemma in SYMMETRIC for match in matches)
+        self._both_suppose = all(
+            any(clause == "if" for clause in clauses)
+            for clauses in ((one.asked.clause for one in matches), (one.stored.clause for one in matches))
+        )
         self._turned = [match for match in matches if match.asked.passive != match.stored.passive]
 
     def refuse(self) -> Refusal | None:
         """The first word that hangs otherwise, or the first two that changed places without a reason."""
+        if not all(self._suffers(verb) for verb in self._turned):
+            return Refusal.ORDER
         groups: dict[tuple[str, str], list[Match]] = defaultdict(list)
         for match in self._matches:
             if not self._same_relation(match):
@@ -213,7 +222,7 @@ class _Arrangement:
 
     def _same_relation(self, match: Match) -> bool:
         one, other = match.asked.relation, match.stored.relation
-        if match.asked.clause != match.stored.clause:
+        if not self._same_clause(match):
             return False
         if one == other or {one, other} == {"", "to do"}:
             return True
@@ -221,26 +230,73 @@ class _Arrangement:
             return True
         plain, loose = (match.asked, match.stored) if one in {"", "to do"} else (match.stored, match.asked)
         if plain.relation in {"", "to do"} and loose.relation == "by" and self._turned:
-            return True
+            return self._acts(match)
         if plain.relation in {"", "to do"}:
-            return loose.relation in LOOSE and (plain.modifier or loose.relation == "of")
-        return {one, other} <= {"in", "with"} or {one, other} <= {"in", "to"} or {one, other} <= {"for", "of"}
+            return loose.relation in LOOSE and (
+                (plain.modifier and self._compounded(match, plain is match.asked))
+                or (loose.relation == "of" and self._nominal(match, plain is match.asked))
+            )
+        return any({one, other} == pair for pair in _ALIKE)
+
+    def _compounded(self, match: Match, asked: bool) -> bool:
+        """Whether the word it stands before is one that it hangs on, on the other side: a kitchen tap, in the kitchen."""
+        if asked:
+            head = next((one for one in self._matches if one.at == match.at + 1), None)
+            return head is not None and head.there < match.there and not self._is_verb(head.asked)
+        head = next((one for one in self._matches if one.there == match.there + 1), None)
+        return head is not None and head.at < match.at and not self._is_verb(head.stored)
+
+    def _nominal(self, match: Match, asked: bool) -> bool:
+        """Whether a verb's object became what its noun is `of`: what it means, the meaning of it."""
+        verb = next((one for one in self._matches if not one.exact and (one.there if asked else one.at) == (match.there if asked else match.at) - 1), None)
+        if verb is None:
+            return False
+        return verb.at < match.at or verb.asked.passive if asked else verb.there < match.there or verb.stored.passive
+
+    def _is_verb(self, token: Token) -> bool:
+        return token.passive or self._lexicon.pos(token.lemma)[:1] == "v"
+
+    def _acts(self, match: Match) -> bool:
+        """Whether one that a passive verb has behind `by` stands before that verb where it is active."""
+        for verb in self._turned:
+            if verb.asked.passive:
+                fits = match.asked.relation == "by" and match.there < verb.there
+            else:
+                fits = match.stored.relation == "by" and match.at < verb.at
+            if fits:
+                return True
+        return False
+
+    def _suffers(self, verb: Match) -> bool:
+        """Whether what stands before the passive verb stands behind the active one."""
+        if verb.asked.relation or verb.stored.relation:
+            return True
+        if verb.asked.passive:
+            before = [one for one in self._matches if one.at < verb.at and not one.asked.relation and not one.asked.clause]
+            return not before or max(before, key=lambda one: one.at).there > verb.there
+        before = [one for one in self._matches if one.there < verb.there and not one.stored.relation and not one.stored.clause]
+        return not before or max(before, key=lambda one: one.there).at > verb.at
+
+    def _same_clause(self, match: Match) -> bool:
+        """What is supposed may as well be said outright, if nothing is supposed on that side at all."""
+        one, other = match.asked.clause, match.stored.clause
+        return one == other or ({one, other} == {"", "if"} and not self._both_suppose)
 
     def _may_turn(self, one: Match, other: Match) -> bool:
         if self._symmetric and (one.asked.joined or other.asked.joined or one.stored.joined or other.stored.joined):
             return True
         if one.asked.relation != one.stored.relation or other.asked.relation != other.stored.relation:
-            return self._explained(one) or self._explained(other) or bool(self._turned)
+            return self._explained(one) or self._explained(other)
         if one in self._turned or other in self._turned:
             return True
         return self._describes(one) or self._describes(other)
 
     def _explained(self, match: Match) -> bool:
         """Of a thing, or that thing's."""
-        return {match.asked.relation, match.stored.relation} <= {"", "to do", "of", "in", "for", "with", "on"}
+        return match.asked.relation != match.stored.relation
 
     def _describes(self, match: Match) -> bool:
         """An adjective may stand before its noun or behind `is`; but not where there is another to mistake it for."""
         pos = self._lexicon.pos(match.asked.lemma)
-        adjectives = [one for one in self._matches if self._lexicon.pos(one.asked.lemma)[:1] in {"a", "r"} or one.asked.grade]
+        adjectives = [one for one in self._matches if one.asked.lemma not in QUANTIFIERS if self._lexicon.pos(one.asked.lemma)[:1] in {"a", "r"} or one.asked.grade]
         return bool(match.asked.grade or pos[:1] in {"a", "r"}) and len(adjectives) == 1

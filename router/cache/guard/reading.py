@@ -15,6 +15,7 @@ from router.cache.guard.words import (
     AUXILIARIES,
     BE,
     EMPTY,
+    HAVE,
     IRREGULAR,
     MODALS,
     NEGATIONS,
@@ -23,6 +24,7 @@ from router.cache.guard.words import (
     RELATIONS,
     SUBJECTS,
     SUBORDINATORS,
+    UNCHANGED,
     UNITS,
 )
 
@@ -32,10 +34,10 @@ _QUOTED: Final = re.compile(
 _PLACES, _MOST_QUOTES = 0xE000, 256
 """Private characters stand for what is quoted, so that it is read as one word."""
 _WORD: Final = re.compile(
-    r"[\ue000-\ue0ff]|#[\w.:/-]+|'s(?!\w)|(?<=\w)\+\+|c#|(?:[a-z]\.){{2,}}|[^\W\d_]+(?:_\w+)*\d*(?:'[^\W\d_]+)?|\d[\w.,:/]*\w|\d|[^\w\s]"
+    r"[\ue000-\ue0ff]|#\d+(?:\.\d+)?(?:th)?|'s(?!\w)|(?<=\w)\+\+|c#|(?:[a-z]\.){{2,}}|[^\W\d_]+(?:_\w+)*\d*(?:'[^\W\d_]+)?|\d[\w.,:/]*\w|\d|[^\w\s]"
 )
 _PUNCTUATION: Final = frozenset(".,;:?!'\"()[]-–—…")
-_PARTICIPLES: Final = frozenset(form for form in IRREGULAR if form.endswith(("n", "t", "d", "ne", "k", "g", "m")))
+_PARTICIPLES: Final = frozenset(form for form in IRREGULAR if form.endswith(("n", "t", "d", "ne", "k", "g", "m"))) | UNCHANGED
 
 
 class Token(Struct, gc=False):
@@ -109,11 +111,11 @@ class Reader:
             past=scan.past,
             present=scan.present,
             plain=text.casefold().rstrip(" .?!"),
-            english=self._is_english(lower),
+            english=self._is_english(lower, proper),
         )
 
-    def _is_english(self, lower: str) -> bool:
-        words = re.findall(r"[^\W\d_]+", lower)
+    def _is_english(self, lower: str, proper: frozenset[str]) -> bool:
+        words = [word for word in re.findall(r"[^\W\d_]+", lower) if word not in proper]
         if not words:
             return True
         known = sum(word in _CLOSED or self._lexicon.lemma(word) in self._lexicon for word in words)
@@ -172,7 +174,7 @@ class _Scan:
         elif word in SUBORDINATORS and not (word == "since" and following.isdigit()):
             self._clause, self._relation, self._be = SUBORDINATORS[word], "", False
         elif word in AUXILIARIES and not (word == "may" and self._relation in {"in", "by", "of"}):
-            self._help(word)
+            self._help(word, following)
         elif word in RELATIONS:
             self._relate(word, following, words, at)
         elif word in SUBJECTS:
@@ -186,7 +188,7 @@ class _Scan:
         elif word in ARTICLES or word in EMPTY:
             pass
         else:
-            self._add(word)
+            self._add(word, following=following)
 
     def finish(self) -> list[Token]:
         """The tokens, with particles put to their verbs and modifiers seen."""
@@ -216,7 +218,7 @@ class _Scan:
         self._relation = self._clause = ""
         self._be = self._joined = False
 
-    def _help(self, word: str) -> None:
+    def _help(self, word: str, following: str) -> None:
         if word in MODALS:
             if MODALS[word]:
                 self.modals.append(MODALS[word])
@@ -226,11 +228,13 @@ class _Scan:
             self.past = True
         elif word in PRESENT:
             self.present = True
-        self._relation = ""
-        self._fresh = False
+        has = word in HAVE and not (following.endswith("ed") or following in _PARTICIPLES or following == "to")
+        self._relation = "with" if has and self._tokens else ""
 
     def _relate(self, word: str, following: str, words: list[str], at: int) -> None:
         relation = RELATIONS[word]
+        if relation in _PARTICLES and self._join_particle(word, ends=self._ends(following)):
+            return
         ends = not following or following in _PUNCTUATION or following in RELATIONS or following in AUXILIARIES or following in SUBORDINATORS
         if relation in {"off", "down", "up", "out", "over", "opposite", "outside", "through", "along"} and (ends or relation in {"up", "down", "out", "off"}):
             self._add(word)
@@ -238,20 +242,37 @@ class _Scan:
             self._add(word)
         elif relation == "to" and word == "to" and self._is_verb(following):
             self._relation = "to do"
+        elif word == "using" and self._negation:
+            self._add(word)
         elif self._relation == "than" and relation in {"by", "in"}:
             pass
         else:
-            if relation not in {"in", "of", "for", "with", "by", "to", "from", "than", "about"}:
+            if relation not in {"in", "of", "for", "with", "by", "to", "from", "than", "about", "on", "between"}:
                 self._add(word, relation)
             self._relation = relation
+
+    def _ends(self, following: str) -> bool:
+        closed = _PUNCTUATION | AUXILIARIES | SUBJECTS
+        return not following or following in closed or following in RELATIONS or following in SUBORDINATORS
+
+    def _join_particle(self, word: str, *, ends: bool) -> bool:
+        """Make one word of a verb and its particle: `turn the light off` is to `turn off` the light."""
+        reach = self._tokens[-5:] if ends else self._tokens[-1:]
+        for token in reversed(reach):
+            if f"{token.lemma} {word}" in self._lexicon and "v" in self._lexicon.pos(token.lemma):
+                token.lemma = f"{token.lemma} {word}"
+                return True
+        return False
 
     def _is_verb(self, word: str) -> bool:
         pos = self._lexicon.pos(word)
         return word in {"be", "have", "do"} or pos[:1] == "v" or ("v" in pos and word not in self._proper and pos[:1] not in {"a"} and self._lexicon.lemma(word) == word)
 
-    def _add(self, word: str, lemma: str = "") -> None:
+    def _add(self, word: str, lemma: str = "", following: str = "") -> None:
         proper = word in self._proper
         grade = ""
+        if word == "every" and following.startswith("#"):
+            self._relation = word
         if 0 <= (place := ord(word[0]) - _PLACES) < len(self._quotes):
             lemma, proper = '"' + self._quotes[place], True
         elif not lemma:
@@ -266,7 +287,7 @@ class _Scan:
             last = self._tokens[-1]
             last.modifier = last.relation == token.relation or last.relation == "of"
         self._joined = False
-        if self._be and (word.endswith("ed") or word in _PARTICIPLES) and "v" in self._lexicon.pos(lemma):
+        if (self._be or following == "by") and (word.endswith("ed") or word in _PARTICIPLES) and "v" in self._lexicon.pos(lemma):
             token.passive = True
         if self._negation and (self._negation == "next" or "v" in self._lexicon.pos(lemma) or grade or "a" in self._lexicon.pos(lemma)[:1]):
             token.negated, self._negation = True, ""
@@ -275,6 +296,8 @@ class _Scan:
             self._relation = ""
 
 
+
+_PARTICLES: Final = frozenset("on off up down out over away in back".split())
 _ASKS: Final = frozenset("qwhat qmake qoften qlong qwho qwhen qtime qyear qwhere qwhy qhow".split())
 _WH: Final = frozenset("what which who whom whose when where why how".split())
 _MODAL_NAMES: Final = frozenset("mmay mshould mmust".split())

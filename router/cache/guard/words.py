@@ -13,7 +13,7 @@ MODALS: Final = {
     "must": "must", "will": "", "would": "",
 }  # fmt: skip
 AUXILIARIES: Final = BE | DO | HAVE | frozenset(MODALS)
-SUBJECTS: Final = frozenset("i you we one me us someone somebody people yourself myself ourselves oneself".split())
+SUBJECTS: Final = frozenset("i you we one me us someone somebody people person persons yourself myself ourselves oneself".split())
 OTHERS: Final = frozenset("he she they him her them his hers their theirs its my mine your yours our ours".split())
 """Pronouns that say whose; a question about mine is not one about yours."""
 EMPTY: Final = frozenset(
@@ -30,7 +30,8 @@ QUANTIFIERS: Final = frozenset(
     " about approximately exactly minimal maximal total average single double triple".split()
 )
 RELATIONS: Final = {
-    **dict.fromkeys("in inside within on at upon".split(), "in"),
+    **dict.fromkeys("in inside within at".split(), "in"),
+    **dict.fromkeys("on upon".split(), "on"),
     **dict.fromkeys("to into onto toward towards".split(), "to"),
     **dict.fromkeys("with using including".split(), "with"),
     **dict.fromkeys("about regarding concerning".split(), "about"),
@@ -44,7 +45,7 @@ RELATIONS: Final = {
     },
 }
 """Prepositions by what they say of the words behind them."""
-LOOSE: Final = frozenset({"in", "of", "for", "with", "by", "to"})
+LOOSE: Final = frozenset({"in", "on", "of", "for", "with"})
 """Relations that say little by themselves; another preposition may stand for one only where order allows."""
 SUBORDINATORS: Final = {
     **dict.fromkeys("if when whenever once provided".split(), "if"),
@@ -100,25 +101,27 @@ LANGUAGES: Final = frozenset(
     " indonesian swahili latin hungarian romanian".split()
 )
 
+UNCHANGED: Final = frozenset("bet burst cost cut hit hurt let put quit read set shut split spread".split())
+"""Verbs whose participle looks like the verb."""
 IRREGULAR: Final = {
     form: forms.split()[0]
     for forms in (
         "begin began begun", "break broke broken", "bring brought", "build built", "buy bought", "catch caught",
-        "choose chose chosen", "come came", "cost", "cut", "draw drew drawn", "drink drank drunk", "drive drove driven",
+        "choose chose chosen", "come came", "draw drew drawn", "drink drank drunk", "drive drove driven",
         "eat ate eaten", "fall fell fallen", "feed fed", "feel felt", "fight fought", "find found", "fly flew flown",
         "forget forgot forgotten", "freeze froze frozen", "get got gotten", "give gave given", "go went gone",
         "grow grew grown", "hang hung", "hear heard", "hide hid hidden", "hold held", "keep kept", "know knew known",
         "lay laid", "lead led", "leave left", "lend lent", "lose lost", "make made", "mean meant", "meet met", "pay paid",
-        "read", "ride rode ridden", "ring rang rung", "rise rose risen", "run ran", "say said", "see saw seen", "sell sold",
-        "send sent", "set", "shake shook shaken", "shine shone", "shoot shot", "show shown", "shut", "sing sang sung",
-        "sink sank sunk", "sit sat", "sleep slept", "speak spoke spoken", "spend spent", "spread", "stand stood",
+         "ride rode ridden", "ring rang rung", "rise rose risen", "run ran", "say said", "see saw seen", "sell sold",
+        "send sent", "shake shook shaken", "shine shone", "shoot shot", "show shown", "sing sang sung",
+        "sink sank sunk", "sit sat", "sleep slept", "speak spoke spoken", "spend spent", "stand stood",
         "steal stole stolen", "stick stuck", "strike struck", "swear swore sworn", "sweep swept", "swim swam swum",
         "take took taken", "teach taught", "tear tore torn", "tell told", "think thought", "throw threw thrown",
         "understand understood", "wake woke woken", "wear wore worn", "win won", "write wrote written", "bite bit bitten",
         "blow blew blown", "burn burnt", "deal dealt", "dig dug", "dream dreamt", "forbid forbade forbidden",
         "forgive forgave forgiven", "learn learnt", "bind bound", "breed bred", "cling clung", "creep crept", "flee fled",
         "grind ground", "kneel knelt", "leap leapt", "seek sought", "shrink shrank shrunk", "slide slid", "spin spun",
-        "split", "spring sprang sprung", "sting stung", "swing swung", "weave wove woven", "weep wept", "wind wound",
+        "spring sprang sprung", "sting stung", "swing swung", "weave wove woven", "weep wept", "wind wound",
         "child children", "person persons", "man men", "woman women", "tooth teeth", "goose geese",
         "mouse mice", "ox oxen", "life lives", "wife wives", "knife knives", "leaf leaves", "half halves", "wolf wolves",
         "shelf shelves", "loaf loaves", "criterion criteria", "phenomenon phenomena", "datum data", "analysis analyses",
