@@ -15,6 +15,7 @@ from router.cache.guard.words import (
     LANGUAGES,
     LOOSE,
     NEGATIVE,
+    OTHERS,
     QUANTIFIERS,
     RELATIONS,
     SYMMETRIC,
@@ -53,9 +54,9 @@ class Comparison:
     def _compare_frames(self, asked: Reading, stored: Reading) -> Refusal | None:
         if not _same_asks(asked.asks, stored.asks):
             return Refusal.QUESTION
-        if asked.pronouns != stored.pronouns:
-            return Refusal.PERSON
         if asked.past != stored.past and (asked.past or asked.present) and (stored.past or stored.present):
+            return Refusal.TENSE
+        if (asked.future and _is_past(stored)) or (stored.future and _is_past(asked)):
             return Refusal.TENSE
         return None if _same_modals(asked, stored) else Refusal.MODALITY
 
@@ -66,7 +67,7 @@ class Comparison:
         for match in matches:
             if match.asked.negated != match.stored.negated:
                 return Refusal.POLARITY
-        if not _same_counts(asked.tokens, stored.tokens, matches):
+        if not _same_counts(asked.tokens, stored.tokens, matches, self._lexicon):
             return Refusal.NUMBER
         return _Arrangement(self._lexicon, matches).refuse()
 
@@ -125,6 +126,7 @@ _KINDS: Final = (
     (lambda token: token.lemma in CALENDAR, Refusal.DATE),
     (lambda token: token.lemma in _UNIT_NAMES, Refusal.UNIT),
     (lambda token: token.lemma in NEGATIVE, Refusal.POLARITY),
+    (lambda token: token.lemma in OTHERS, Refusal.PERSON),
     (lambda token: token.lemma in LANGUAGES, Refusal.LANGUAGE),
     (lambda token: token.lemma in FORMATS, Refusal.FORMAT),
     (lambda token: token.lemma in QUANTIFIERS or bool(token.grade), Refusal.QUANTITY),
@@ -156,6 +158,10 @@ def _content(reading: Reading) -> list[Token]:
     return reading.tokens
 
 
+def _is_past(reading: Reading) -> bool:
+    return not (reading.present or reading.future) and any(token.finite_past for token in reading.tokens)
+
+
 def _same_asks(asked: list[str], stored: list[str]) -> bool:
     """What they ask for, in any order; a plain request may be put as a question for a thing."""
     one, other = Counter(asked), Counter(stored)
@@ -175,11 +181,12 @@ def _same_modals(asked: Reading, stored: Reading) -> bool:
     return one == other
 
 
-def _same_counts(asked: list[Token], stored: list[Token], matches: list[Match]) -> bool:
+def _same_counts(asked: list[Token], stored: list[Token], matches: list[Match], lexicon: Lexicon) -> bool:
     """Whether every number counts the same thing on both sides."""
     twins = {id(match.asked): match.stored for match in matches}
     for here, behind in zip(asked, asked[1:], strict=False):
-        if not here.lemma.startswith("#") or id(here) not in twins:
+        counts = here.lemma.startswith("#") and behind.relation == here.relation and lexicon.pos(behind.lemma)[:1] in {"n", ""}
+        if not counts or behind.lemma.startswith("#") or id(here) not in twins:
             continue
         there = next(at for at, token in enumerate(stored) if token is twins[id(here)])
         counted = stored[there + 1] if there + 1 < len(stored) else None
@@ -189,7 +196,12 @@ def _same_counts(asked: list[Token], stored: list[Token], matches: list[Match]) 
     return True
 
 
-_ALIKE: Final = ({"in", "with"}, {"in", "to"}, {"for", "of"}, {"for", "to"}, {"in", "on"}, {"on", "about"})
+def _names(modifier: Token, head: Token, lexicon: Lexicon) -> bool:
+    """Whether two words may make one name of a thing."""
+    return not (modifier.grade or head.passive or lexicon.pos(modifier.lemma)[:1] == "a" or "n" not in lexicon.pos(head.lemma))
+
+
+_ALIKE: Final = ({"in", "with"}, {"in", "to"}, {"for", "of"}, {"for", "to"}, {"on", "about"}, {"for", "to do"})
 """Relations that are put for each other where nothing else differs."""
 
 
@@ -231,7 +243,7 @@ class _Arrangement:
         plain, loose = (match.asked, match.stored) if one in {"", "to do"} else (match.stored, match.asked)
         if plain.relation in {"", "to do"} and loose.relation == "by" and self._turned:
             return self._acts(match)
-        if plain.relation in {"", "to do"}:
+        if plain.relation in {"", "to do"} and loose.relation in LOOSE and {one, other} != {"for", "to do"}:
             return loose.relation in LOOSE and (
                 (plain.modifier and self._compounded(match, plain is match.asked))
                 or (loose.relation == "of" and self._nominal(match, plain is match.asked))
@@ -242,9 +254,9 @@ class _Arrangement:
         """Whether the word it stands before is one that it hangs on, on the other side: a kitchen tap, in the kitchen."""
         if asked:
             head = next((one for one in self._matches if one.at == match.at + 1), None)
-            return head is not None and head.there < match.there and not self._is_verb(head.asked)
+            return head is not None and (head.there < match.there or match.there == 0) and _names(match.asked, head.asked, self._lexicon)
         head = next((one for one in self._matches if one.there == match.there + 1), None)
-        return head is not None and head.at < match.at and not self._is_verb(head.stored)
+        return head is not None and (head.at < match.at or match.at == 0) and _names(match.stored, head.stored, self._lexicon)
 
     def _nominal(self, match: Match, asked: bool) -> bool:
         """Whether a verb's object became what its noun is `of`: what it means, the meaning of it."""
@@ -252,9 +264,6 @@ class _Arrangement:
         if verb is None:
             return False
         return verb.at < match.at or verb.asked.passive if asked else verb.there < match.there or verb.stored.passive
-
-    def _is_verb(self, token: Token) -> bool:
-        return token.passive or self._lexicon.pos(token.lemma)[:1] == "v"
 
     def _acts(self, match: Match) -> bool:
         """Whether one that a passive verb has behind `by` stands before that verb where it is active."""
@@ -285,15 +294,14 @@ class _Arrangement:
     def _may_turn(self, one: Match, other: Match) -> bool:
         if self._symmetric and (one.asked.joined or other.asked.joined or one.stored.joined or other.stored.joined):
             return True
-        if one.asked.relation != one.stored.relation or other.asked.relation != other.stored.relation:
-            return self._explained(one) or self._explained(other)
         if one in self._turned or other in self._turned:
             return True
-        return self._describes(one) or self._describes(other)
+        return any(self._explained(match) or self._describes(match) for match in (one, other))
 
     def _explained(self, match: Match) -> bool:
         """Of a thing, or that thing's."""
-        return match.asked.relation != match.stored.relation
+        relations = {match.asked.relation, match.stored.relation} - {"to do"}
+        return len(relations | ({""} if "to do" in {match.asked.relation, match.stored.relation} else set())) == 2
 
     def _describes(self, match: Match) -> bool:
         """An adjective may stand before its noun or behind `is`; but not where there is another to mistake it for."""

@@ -24,53 +24,61 @@ _LEAD_INS: Final = tuple(
     )
 )
 _ASKING: Final = tuple(
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (r"^(?:(?:tell|give|show) me|show|return|give) (?:a list of )?(?=the |all |some |#)", "qwhat "),
-        (r"^(?:suggest|recommend|propose) ", "suggest "),
-        (r"\b(?:explain|describe) (in #?\w+ \w+) (?=(?:what|which|why|who|when|where|how)\b)", r"\1 "),
-        (r", (?:please )?(?:explain|describe) (?=(?:what|which|why|who|when|where|how)\b)", ", "),
-        (rf"\bwhat (?:do|should|must|can) {_SUBJECT} do\b(?! to\b)", "qwhat mshould do"), (r"\bby how much\b", "how much"),
-        (r"^(?:give|show|write|make|create|get) (?:me )?(?:a|an) (?=(?:summary|translation|explanation|list|description)\b)", ""),
-        (r"^(?:calculate|compute|work out|determine|name|list|list out) ", "qwhat "),
-        (r"^i (?:need|want|would like|'d like) (?:a|an) ", "qmake a "),
-        (r"^(?:write|draft|compose|create|generate|make|prepare|produce)(?: me| us)? ", "qmake "),
-        (rf"\bhow often\b|\bhow frequently\b|\bhow many times (?={_AUX})", "qoften"),
-        (r"\bfor how long\b|\bhow long\b", "qlong"),
-        (rf"\b(qlong|q?how many \w+) (?:does|will|would|did) it take (?:me |you |us |one )?", r"\1 "),
-        (r"\bby whom\b", "qwho by"),
-        (r"\b(?:at|by) what time\b|\b(?:at )?which time\b|\bwhat time\b|\bby when\b", "qwhen qtime"),
-        (r"\b(?:in )?(?:what|which) year\b", "qwhen qyear"),
-        (r"\bon (?:what|which) date\b", "qwhen"),
-        (r"\b(?:in|at) (?:what|which) place\b", "qwhere"),
-        (r"\bfor (?:what|which) reason\b|\b(?:what|which) (?:is|was|are|were) the reasons? (?:that |why |for which )?|\bhow come\b", "qwhy "),
-        (r"^what (?:makes|made) ", "qwhy "),
-        (r"^what (?:causes|caused) (?=.* to )", "qwhy "),
-        (r"\bwhat (?:do|does|should|must) (?:i|you|we|one) (?:have|need)? ?(?:to )?do to\b", "qhow mmust"),
-        (r"\bwhat (?:is|are|'s) the (?:way|ways) (?:to|of|for)\b", "qhow"),
-        (rf"\bhow (?:do|does|did|can|could|would|may|might|to)(?: {_SUBJECT}\b(?! {_NEED}))?", "qhow"),
-        (rf"\bhow (?:should|must|shall)(?: {_SUBJECT}\b)?", "qhow mshould"),
-        (rf"\bhow (?=(?:is|are|was|were)\b)", "qhow "),
-        (r"\b(?:what|which) (?:kinds?|sorts?|types?) of\b", "qwhat"),
-        (rf"\b(?:is|was) it (?:possible|ok|okay|fine|alright|all right|permitted|allowed|permissible) (?:for {_SUBJECT} )?(?:to|that|if)\b", "mmay"),
-        (r"^(is|are|am|was|were) ((?:(?!\b(?:it|there)\b).)*?)\b(?:allowed|permitted) to\b", r"mmay \2"),
-        (rf"\b(?:(?:do|does|did|will|would) )?{_SUBJECT} {_NEED}\b", "mshould"),
-        (r"\b(?:is|are|was|were) (?=.* (?:needed|required)\b)", "be "),
-        (r"\b(in|under|over|within|about|than|for|after|before) an? (day|week|month|year|hour|minute|second)\b", r"\1 #1 \2"),
-        (r"\b(?:per|each|every|a|an) (day|week|month|year|hour|minute|second)\b", r"per \1"),
-        (r"\b(?:daily)\b", "per day"), (r"\bmonthly\b", "per month"), (r"\bweekly\b", "per week"),
-        (r"\b(?:yearly|annually|annual)\b", "per year"), (r"\bhourly\b", "per hour"),
-        (r"\bat (least|most)\b", r"at\1"),
-        (r"\b(?:more|greater|larger|bigger|higher) than (?=#)", "over "),
-        (r"\b(?:less|fewer|smaller|lower) than (?=#)", "under "),
-        (r"\bin (\w+) (?:format|form)\b", r"in \1"),
-        (r"\b(?:with|by) (?:the )?(?:help|use) of\b", "with"),
-        (r"\binstead of\b", "insteadof"), (r"\bbecause of\b|\bdue to\b|\bowing to\b", "because of"),
-        (r"\bin (?:simple|plain|easy) (?:terms|words|language)\b", "simply"),
-        (r"\bin order to\b", "to"), (r"\bout of\b", "from"),
-        (r"\b(?:us|american) dollars?\b", "dollar"), (r"\bper cent\b", "percent"), (r"\bdegrees? (?=celsius|fahrenheit)", ""),
+    (tuple(cues.split("|")), re.compile(pattern), name)
+    for cues, pattern, name in (
+        ("tell|give|show|return", r"^(?:(?:tell|give|show) me|show|return|give) (?:a list of )?(?=the |all |some |#)", "qwhat "),
+        ("suggest|recommend|propose", r"^(?:suggest|recommend|propose) ", "suggest "),
+        ("explain|describe", r"\b(?:explain|describe) (in #?\w+ \w+) (?=(?:what|which|why|who|when|where|how)\b)", r"\1 "),
+        ("explain|describe", r", (?:please )?(?:explain|describe) (?=(?:what|which|why|who|when|where|how)\b)", ", "),
+        ("what", rf"\bwhat (?:do|should|must|can) {_SUBJECT} do\b(?! to\b)", "qwhat mshould do"),
+        ("by how", r"\bby how much\b", "how much"),
+        ("give|show|write|make|create|get", r"^(?:give|show|write|make|create|get) (?:me )?(?:a|an) (?=(?:summary|translation|explanation|list|description)\b)", ""),
+        ("calculate|compute|work out|determine|name|list", r"^(?:calculate|compute|work out|determine|name|list|list out) ", "qwhat "),
+        ("i ", r"^i (?:need|want|would like|'d like) (?:a|an) ", "qmake a "),
+        ("write|draft|compose|create|generate|make|prepare|produce", r"^(?:write|draft|compose|create|generate|make|prepare|produce)(?: me| us)? ", "qmake "),
+        ("how ", rf"\bhow often\b|\bhow frequently\b|\bhow many times (?={_AUX})", "qoften"),
+        ("how long", r"\bfor how long\b|\bhow long\b", "qlong"),
+        ("take", rf"\b(qlong|q?how many \w+) (?:does|will|would|did) it take (?:me |you |us |one )?", r"\1 "),
+        ("whom", r"\bby whom\b", "qwho by"),
+        ("time|by when", r"\b(?:at|by) what time\b|\b(?:at )?which time\b|\bwhat time\b|\bby when\b", "qwhen qtime"),
+        ("year", r"\b(?:in )?(?:what|which) year\b", "qwhen qyear"),
+        ("date", r"\bon (?:what|which) date\b", "qwhen"),
+        ("place", r"\b(?:in|at) (?:what|which) place\b", "qwhere"),
+        ("reason|how come", r"\bfor (?:what|which) reason\b|\b(?:what|which) (?:is|was|are|were) the reasons? (?:that |why |for which )?|\bhow come\b", "qwhy "),
+        ("what ma", r"^what (?:makes|made) ", "qwhy "),
+        ("what cause", r"^what (?:causes|caused) (?=.* to )", "qwhy "),
+        ("do to", r"\bwhat (?:do|does|should|must) (?:i|you|we|one) (?:have|need)? ?(?:to )?do to\b", "qhow mmust"),
+        ("way", r"\bwhat (?:is|are|'s) the (?:way|ways) (?:to|of|for)\b", "qhow"),
+        ("how ", rf"\bhow (?:do|does|did|can|could|would|may|might|to)(?: {_SUBJECT}\b(?! {_NEED}))?", "qhow"),
+        ("how ", rf"\bhow (?:should|must|shall)(?: {_SUBJECT}\b)?", "qhow mshould"),
+        ("how ", rf"\bhow (?=(?:is|are|was|were)\b)", "qhow "),
+        ("of", r"\b(?:what|which) (?:kinds?|sorts?|types?) of\b", "qwhat"),
+        ("it ", rf"\b(?:is|was) it (?:possible|ok|okay|fine|alright|all right|permitted|allowed|permissible) (?:for {_SUBJECT} )?(?:to|that|if)\b", "mmay"),
+        ("ed to", r"^(is|are|am|was|were) ((?:(?!\b(?:it|there)\b).)*?)\b(?:allowed|permitted) to\b", r"mmay \2"),
+        ("to", rf"\b(?:(?:do|does|did|will|would) )?{_SUBJECT} {_NEED}\b", "mshould"),
+        (" a", r"\b(in|under|over|within|about|than|for|after|before) an? (day|week|month|year|hour|minute|second)\b", r"\1 #1 \2"),
+        ("day|week|month|year|hour|minute|second", r"\b(?:per|each|every|a|an) (day|week|month|year|hour|minute|second)\b", r"per \1"),
+        ("daily", r"\b(?:daily)\b", "per day"),
+        ("monthly", r"\bmonthly\b", "per month"),
+        ("weekly", r"\bweekly\b", "per week"),
+        ("annual|yearly", r"\b(?:yearly|annually|annual)\b", "per year"),
+        ("hourly", r"\bhourly\b", "per hour"),
+        ("at ", r"\bat (least|most)\b", r"at\1"),
+        ("than #", r"\b(?:more|greater|larger|bigger|higher) than (?=#)", "over "),
+        ("than #", r"\b(?:less|fewer|smaller|lower) than (?=#)", "under "),
+        ("form", r"\bin (\w+) (?:format|form)\b", r"in \1"),
+        ("of", r"\b(?:with|by) (?:the )?(?:help|use) of\b", "with"),
+        ("instead", r"\binstead of\b", "insteadof"),
+        ("of|to", r"\bbecause of\b|\bdue to\b|\bowing to\b", "because of"),
+        ("in ", r"\bin (?:simple|plain|easy) (?:terms|words|language)\b", "insimpleterms"),
+        ("in order", r"\bin order to\b", "to"),
+        ("out of", r"\bout of\b", "from"),
+        ("dollar", r"\b(?:us|american) dollars?\b", "dollar"),
+        ("cent", r"\bper cent\b", "percent"),
+        ("degree", r"\bdegrees? (?=celsius|fahrenheit)", ""),
     )
-)  # fmt: skip
+)
+"""Cues, without any of which a pattern need not be tried; the pattern; what it becomes. In this order."""
 _CONTRACTIONS: Final = tuple(
     (re.compile(pattern), full)
     for pattern, full in (
@@ -100,6 +108,7 @@ def name_frames(text: str) -> str:
                 text = text[found.end() :]
         if text == before:
             break
-    for pattern, name in _ASKING:
-        text = pattern.sub(name, text)
+    for cues, pattern, name in _ASKING:
+        if any(cue in text for cue in cues):
+            text = pattern.sub(name, text)
     return text

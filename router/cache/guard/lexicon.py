@@ -1,6 +1,7 @@
 """The thesaurus: which words may stand for each other, from WordNet (see `WORDNET_LICENSE`)."""
 
 import gzip
+from functools import lru_cache
 from importlib.resources import files
 from typing import Final, Self
 
@@ -9,6 +10,7 @@ from msgspec import Struct
 from router.cache.guard.words import GRADES, IRREGULAR
 
 _VOWELS: Final = "aeiou"
+_REMEMBERED: Final = 4096
 
 
 class Word(Struct, frozen=True, gc=False):
@@ -25,6 +27,8 @@ class Lexicon:
 
     def __init__(self, words: dict[str, Word]) -> None:
         self._words = words
+        self.lemma = lru_cache(_REMEMBERED)(self._lemma)
+        self.grade = lru_cache(_REMEMBERED)(self._grade)
 
     @classmethod
     def load(cls) -> Self:
@@ -63,7 +67,7 @@ class Lexicon:
         a, b = self._words.get(one), self._words.get(other)
         return bool(a and b and not set(getattr(a, relation)).isdisjoint(getattr(b, relation)))
 
-    def grade(self, word: str) -> tuple[str, str]:
+    def _grade(self, word: str) -> tuple[str, str]:
         """Adjective or adverb, and `er`, `est` or nothing."""
         if word in GRADES:
             return GRADES[word]
@@ -74,7 +78,7 @@ class Lexicon:
                         return stem, ending
         return word, ""
 
-    def lemma(self, word: str) -> str:
+    def _lemma(self, word: str) -> str:
         """The dictionary's form of an inflected word; the word itself, where it is none."""
         if word in IRREGULAR:
             return IRREGULAR[word]

@@ -29,15 +29,20 @@ from router.cache.guard.words import (
 )
 
 _QUOTED: Final = re.compile(
-    r"```.*?```|`[^`]+`|\"[^\"]+\"|(?<!\w)'[^']{2,}?'(?!\w)|https?://\S+|\b[\w.+-]+@[\w-]+\.[\w.]+|(?<![\w/])[~.]?/[\w./-]+", re.DOTALL
+    r"```.*?```|`[^`]+`|\"[^\"]+\"|(?<!\w)'[^']{2,80}?'(?!\w)|https?://\S+|\b[\w.+-]+@[\w-]+\.[\w.]+|(?<![\w/])[~.]?/[\w./-]+",
+    re.DOTALL,
 )
+_QUOTE_SIGN: Final = re.compile(r"[`\"'/@]")
+_CODE_SIGN: Final = re.compile(r"[{}=<>\\|^~_]|\w\(\S|::|->|\b[a-z]-[a-z]\b")
 _PLACES, _MOST_QUOTES = 0xE000, 256
 """Private characters stand for what is quoted, so that it is read as one word."""
 _WORD: Final = re.compile(
-    r"[\ue000-\ue0ff]|#\d+(?:\.\d+)?(?:th)?|'s(?!\w)|(?<=\w)\+\+|c#|(?:[a-z]\.){{2,}}|[^\W\d_]+(?:_\w+)*\d*(?:'[^\W\d_]+)?|\d[\w.,:/]*\w|\d|[^\w\s]"
+    r"[\ue000-\ue0ff]|#-?\d+(?:\.\d+)?(?:th)?|'s(?!\w)|(?<=\w)\+\+|c#|(?:[a-z]\.){{2,}}|[^\W\d_]+(?:_\w+)*\d*(?:'[^\W\d_]+)?|\d[\w.,:/]*\w|\d|[^\w\s]"
 )
+_CHUNK: Final = re.compile(r"\S+")
 _PUNCTUATION: Final = frozenset(".,;:?!'\"()[]-–—…")
 _PARTICIPLES: Final = frozenset(form for form in IRREGULAR if form.endswith(("n", "t", "d", "ne", "k", "g", "m"))) | UNCHANGED
+_PASTS: Final = frozenset(form for form, verb in IRREGULAR.items() if not form.endswith("s") and form != verb)
 
 
 class Token(Struct, gc=False):
@@ -53,6 +58,7 @@ class Token(Struct, gc=False):
     negated: bool = False
     joined: bool = False
     proper: bool = False
+    finite_past: bool = False
 
 
 class Reading(Struct):
@@ -61,9 +67,9 @@ class Reading(Struct):
     tokens: list[Token]
     asks: list[str]
     modals: list[str]
-    pronouns: frozenset[str]
     past: bool
     present: bool
+    future: bool
     plain: str
     english: bool
 
@@ -94,7 +100,12 @@ class Reader:
             quotes.append(found.group().strip("`\"'"))
             return f" {chr(_PLACES + len(quotes) - 1)} " if len(quotes) < _MOST_QUOTES else found.group()
 
-        open_text = _QUOTED.sub(keep, text)
+        def keep_code(found: re.Match[str]) -> str:
+            return keep(found) if _CODE_SIGN.search(found.group()) else found.group()
+
+        open_text = _QUOTED.sub(keep, text) if _QUOTE_SIGN.search(text) else text
+        if _CODE_SIGN.search(open_text):
+            open_text = _CHUNK.sub(keep_code, open_text)
         proper = _proper_names(open_text)
         lower = expand_contractions(open_text.lower())
         lower = read_numerals(re.sub(r"(?<=[a-z\d])-(?=[a-z\d])", " ", lower))
@@ -107,8 +118,8 @@ class Reader:
             tokens=tokens,
             asks=scan.asks,
             modals=scan.modals,
-            pronouns=frozenset(scan.pronouns),
             past=scan.past,
+            future=scan.future,
             present=scan.present,
             plain=text.casefold().rstrip(" .?!"),
             english=self._is_english(lower, proper),
@@ -118,12 +129,13 @@ class Reader:
         words = [word for word in re.findall(r"[^\W\d_]+", lower) if word not in proper]
         if not words:
             return True
-        known = sum(word in _CLOSED or self._lexicon.lemma(word) in self._lexicon for word in words)
-        foreign = sum(any(ord(letter) > 0x24F for letter in word) for word in words)
+        known = sum(word in _CLOSED or word in self._lexicon or self._lexicon.lemma(word) in self._lexicon for word in words)
+        foreign = len(_FOREIGN.findall(lower))
         return 2 * known >= len(words) and 5 * foreign <= len(words)
 
 
-_CLOSED: Final = ARTICLES | AUXILIARIES | EMPTY | frozenset(RELATIONS) | frozenset(SUBORDINATORS) | SUBJECTS
+_FOREIGN: Final = re.compile("[\u0370-\u1fff\u2c00-\udfff]+")
+_CLOSED: Final = ARTICLES | AUXILIARIES | EMPTY | frozenset(RELATIONS) | frozenset(SUBORDINATORS) | SUBJECTS | frozenset("what when where why how".split())
 
 
 def _proper_names(text: str) -> frozenset[str]:
@@ -151,8 +163,7 @@ class _Scan:
         self._negation = ""
         self.asks: list[str] = []
         self.modals: list[str] = []
-        self.pronouns: set[str] = set()
-        self.past = self.present = False
+        self.past = self.present = self.future = False
         self._fresh = True
 
     def take(self, word: str, words: list[str], at: int) -> None:
@@ -171,6 +182,7 @@ class _Scan:
                 self._tokens[-1].relation = "of"
         elif word in NEGATIONS:
             self._negation = "aux" if word == "not" else "next"
+            self._relation = "" if word == "without" else self._relation
         elif word in SUBORDINATORS and not (word == "since" and following.isdigit()):
             self._clause, self._relation, self._be = SUBORDINATORS[word], "", False
         elif word in AUXILIARIES and not (word == "may" and self._relation in {"in", "by", "of"}):
@@ -178,7 +190,7 @@ class _Scan:
         elif word in RELATIONS:
             self._relate(word, following, words, at)
         elif word in SUBJECTS:
-            self._relation = "" if word in {"i", "you", "we"} else self._relation
+            self._address(word, words, at)
         elif word in {"and", "or"}:
             self._joined = True
             if word == "or":
@@ -224,12 +236,23 @@ class _Scan:
                 self.modals.append(MODALS[word])
         elif word in BE:
             self._be = True
+        self.future = self.future or word == "will"
         if word in PAST:
             self.past = True
         elif word in PRESENT:
             self.present = True
         has = word in HAVE and not (following.endswith("ed") or following in _PARTICIPLES or following == "to")
         self._relation = "with" if has and self._tokens else ""
+
+    def _address(self, word: str, words: list[str], at: int) -> None:
+        """Whoever asks is left out as a subject; not where something is done to them."""
+        before = words[at - 1] if at else ""
+        if word in _OBJECTS and "v" in self._lexicon.pos(self._lexicon.lemma(before)) and before not in AUXILIARIES:
+            self._add(word, "me")
+        elif before in {"only", "even"} and self._tokens:
+            self._tokens[-1].lemma += " i"
+        if word in {"i", "you", "we"}:
+            self._relation = ""
 
     def _relate(self, word: str, following: str, words: list[str], at: int) -> None:
         relation = RELATIONS[word]
@@ -243,7 +266,7 @@ class _Scan:
         elif relation == "to" and word == "to" and self._is_verb(following):
             self._relation = "to do"
         elif word == "using" and self._negation:
-            self._add(word)
+            self._add(word, "use")
         elif self._relation == "than" and relation in {"by", "in"}:
             pass
         else:
@@ -289,6 +312,7 @@ class _Scan:
         self._joined = False
         if (self._be or following == "by") and (word.endswith("ed") or word in _PARTICIPLES) and "v" in self._lexicon.pos(lemma):
             token.passive = True
+        token.finite_past = not token.passive and (word.endswith("ed") or word in _PASTS)
         if self._negation and (self._negation == "next" or "v" in self._lexicon.pos(lemma) or grade or "a" in self._lexicon.pos(lemma)[:1]):
             token.negated, self._negation = True, ""
         self._tokens.append(token)
@@ -298,6 +322,7 @@ class _Scan:
 
 
 _PARTICLES: Final = frozenset("on off up down out over away in back".split())
+_OBJECTS: Final = frozenset("me us you one someone somebody yourself myself ourselves oneself".split())
 _ASKS: Final = frozenset("qwhat qmake qoften qlong qwho qwhen qtime qyear qwhere qwhy qhow".split())
 _WH: Final = frozenset("what which who whom whose when where why how".split())
 _MODAL_NAMES: Final = frozenset("mmay mshould mmust".split())

@@ -17,7 +17,7 @@ SUBJECTS: Final = frozenset("i you we one me us someone somebody people person p
 OTHERS: Final = frozenset("he she they him her them his hers their theirs its my mine your yours our ours".split())
 """Pronouns that say whose; a question about mine is not one about yours."""
 EMPTY: Final = frozenset(
-    "it there so then well please kindly exactly actually really just also too very quite simply basically thanks"
+    "it there so then well please kindly exactly actually really very quite simply basically thanks"
     " thank hi hello hey dear ok okay either such as that who which whom whose whether if of and".split()
 )
 """Words that may come and go. What they join is looked at by order and by marker instead."""
@@ -27,7 +27,7 @@ NEGATIVE: Final = NEGATIONS | frozenset("never nothing nobody nowhere hardly bar
 QUANTIFIERS: Final = frozenset(
     "all every each both any some only even least most more less fewer few many much several another other always"
     " usually sometimes enough again still already yet ever once twice half whole entire maximum minimum almost nearly"
-    " about approximately exactly minimal maximal total average single double triple".split()
+    " atleast atmost insteadof insimpleterms about approximately exactly minimal maximal total average single double triple".split()
 )
 RELATIONS: Final = {
     **dict.fromkeys("in inside within at".split(), "in"),
