@@ -19,7 +19,7 @@ from typing import Final
 
 from msgspec import Struct
 
-FIRST_SENSES, MORE_SENSES, LEAST_SHARE = 2, 4, 0.2
+FIRST_SENSES, MORE_SENSES, LEAST_SHARE = 1, 2, 0.15
 """WordNet orders senses by use: the first are kept, more if they were ever seen, and those with that share of all uses."""
 FILES: Final = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}
 DERIVATION, ANTONYM = "+", "!"

@@ -106,6 +106,7 @@ class Reader:
         open_text = _QUOTED.sub(keep, text) if _QUOTE_SIGN.search(text) else text
         if _CODE_SIGN.search(open_text):
             open_text = _CHUNK.sub(keep_code, open_text)
+        open_text = _mark_names(open_text)
         proper = _proper_names(open_text)
         lower = expand_contractions(open_text.lower())
         lower = read_numerals(re.sub(r"(?<=[a-z\d])-(?=[a-z\d])", " ", lower))
@@ -147,6 +148,32 @@ def _proper_names(text: str) -> frozenset[str]:
     )
 
 
+def _mark_names(text: str) -> str:
+    """The text with `_x` at words that look like a closed class but are names: the US, in May, World War I, vitamin A."""
+    if not _CAPITAL.search(text, 1):
+        return text
+    words = text.split()
+    if 2 * sum(word[0].isupper() for word in words) > len(words) > 3:
+        return text  # a title, or shouting
+
+    def mark(found: re.Match[str]) -> str:
+        word = found.group()
+        if word == "I":
+            behind = text[found.end() :].lstrip(" ")
+            named = _AFTER_NAME.search(text[: found.start()]) and (not behind or not behind[0].isalpha())
+            return "i_x" if named else word
+        named = (word == "A" or word.lower() in _NAMELIKE) and not _starts(text, found.start())
+        return f"{word}_x" if named else word
+
+    return _CAPITALS.sub(mark, text)
+
+
+_NAMELIKE: Final = AUXILIARIES | {"us", "it", "who"}
+_CAPITAL: Final = re.compile("[A-Z]")
+_CAPITALS: Final = re.compile(r"(?<![\w'])[A-Z][A-Za-z]*(?![\w'])")
+_AFTER_NAME: Final = re.compile(r"[A-Z][a-z]+ $")
+
+
 def _starts(text: str, at: int) -> bool:
     before = text[:at].rstrip(" \"'(")
     return not before or before[-1] in ".?!:\n"
@@ -185,7 +212,11 @@ class _Scan:
             self._relation = "" if word == "without" else self._relation
         elif word in SUBORDINATORS and not (word == "since" and following.isdigit()):
             self._clause, self._relation, self._be = SUBORDINATORS[word], "", False
-        elif word in AUXILIARIES and not (word == "may" and self._relation in {"in", "by", "of"}):
+        elif word == "may" and (self._relation in {"in", "by", "of", "since", "until"} or following.startswith("#")):
+            self._add("may_x")
+        elif word == "us" and not self._takes_object(words[at - 1] if at else ""):
+            self._add("us_x")
+        elif word in AUXILIARIES:
             self._help(word, following)
         elif word in RELATIONS:
             self._relate(word, following, words, at)
@@ -247,12 +278,16 @@ class _Scan:
     def _address(self, word: str, words: list[str], at: int) -> None:
         """Whoever asks is left out as a subject; not where something is done to them."""
         before = words[at - 1] if at else ""
-        if word in _OBJECTS and "v" in self._lexicon.pos(self._lexicon.lemma(before)) and before not in AUXILIARIES:
+        if word in _OBJECTS and self._takes_object(before) and before not in RELATIONS:
             self._add(word, "me")
         elif before in {"only", "even"} and self._tokens:
             self._tokens[-1].lemma += " i"
         if word in {"i", "you", "we"}:
             self._relation = ""
+
+    def _takes_object(self, word: str) -> bool:
+        """Whether a verb, or a preposition; so that `us` behind it are people."""
+        return word in RELATIONS or (word not in AUXILIARIES and "v" in self._lexicon.pos(self._lexicon.lemma(word)))
 
     def _relate(self, word: str, following: str, words: list[str], at: int) -> None:
         relation = RELATIONS[word]

@@ -87,7 +87,7 @@ UNITS: Final = {
 }  # fmt: skip
 """Spellings to one name; abbreviations are read only behind a number."""
 CALENDAR: Final = frozenset(
-    "january february march april may june july august september october november december monday tuesday wednesday"
+    "january february march april may_x june july august september october november december monday tuesday wednesday"
     " thursday friday saturday sunday today tomorrow yesterday tonight spring summer autumn winter morning evening noon"
     " midnight am pm weekend holiday easter christmas".split()
 )
