@@ -10,7 +10,6 @@ last three are numbers of groups in base 36, and words that share one are relate
 """
 
 import gzip
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
+
+from edge.engine.files import replace_file
 
 FIRST_SENSES, MORE_SENSES, LEAST_SHARE = 1, 2, 0.15
 """WordNet orders senses by use: the first are kept, more if they were ever seen, and those with that share of all uses."""
@@ -126,9 +127,7 @@ def _base36(number: int) -> str:
 def main() -> None:
     """Write the lexicon beside this module; equal files make equal bytes."""
     target = Path(__file__).parent / "lexicon.txt.gz"
-    partial = target.with_suffix(".partial")
-    partial.write_bytes(gzip.compress("\n".join(make(Path(sys.argv[1]))).encode(), 9, mtime=0))
-    os.replace(partial, target)
+    replace_file(target, gzip.compress("\n".join(make(Path(sys.argv[1]))).encode(), 9, mtime=0))
 
 
 if __name__ == "__main__":
