@@ -1,7 +1,7 @@
 """
 Pairs of questions for the semantic cache's guards: minimal edits that change the answer, and paraphrases that do not.
 
-`tuning.txt` and `test.txt` hold families of questions, none in both. A family is a name, its slots with their values,
+`tuning.txt` and `test.txt` (and `first.txt`, which says what became of it) hold families of questions. A family is a name, its slots with their values,
 phrasings (`=`) that all ask the same, and edits (`!`) that make another question of any phrasing that has the words:
 
     [name]
@@ -26,6 +26,7 @@ class Part(StrEnum):
     """What the pairs are for."""
 
     TUNING = "tuning"
+    FIRST = "first"
     TEST = "test"
 
 
