@@ -1,5 +1,6 @@
 """Whether two readings ask the same: word for word, hanging together the same way, in an order that means the same."""
 
+import re
 from collections import Counter, defaultdict
 from itertools import combinations
 from typing import Final
@@ -26,6 +27,7 @@ _UNIT_NAMES: Final = frozenset(UNITS.values())
 _ANY_ASKS: Final = frozenset({"qwhat", "qmake"})
 _WHEN: Final = frozenset({"qwhen", "qtime", "qyear"})
 _TIME_TAKEN: Final = "take"
+_TIMES: Final = frozenset("second minute hour day week month year".split())
 
 
 class Match(Struct, gc=False):
@@ -153,7 +155,8 @@ def _spelt(word: str) -> str:
 
 
 def _content(reading: Reading) -> list[Token]:
-    if "qlong" in reading.asks:
+    timed = any(a.lemma == "many" and b.lemma in _TIMES for a, b in zip(reading.tokens, reading.tokens[1:], strict=False))
+    if timed or "qlong" in reading.asks:
         return [token for token in reading.tokens if token.lemma != _TIME_TAKEN]
     return reading.tokens
 
@@ -198,10 +201,12 @@ def _same_counts(asked: list[Token], stored: list[Token], matches: list[Match], 
 
 def _names(modifier: Token, head: Token, lexicon: Lexicon) -> bool:
     """Whether two words may make one name of a thing."""
-    return not (modifier.grade or head.passive or lexicon.pos(modifier.lemma)[:1] == "a" or "n" not in lexicon.pos(head.lemma))
+    counts = modifier.lemma.startswith("#") and not _YEAR.fullmatch(modifier.lemma)
+    return not (counts or modifier.grade or head.passive or lexicon.pos(modifier.lemma)[:1] == "a" or "n" not in lexicon.pos(head.lemma))
 
 
-_ALIKE: Final = ({"in", "with"}, {"in", "to"}, {"for", "of"}, {"for", "to"}, {"on", "about"}, {"for", "to do"})
+_YEAR: Final = re.compile(r"#[12]\d{3}")
+_ALIKE: Final = ({"in", "with"}, {"in", "to"}, {"for", "of"}, {"for", "to"}, {"on", "about"}, {"for", "to do"}, {"on", "for"})
 """Relations that are put for each other where nothing else differs."""
 
 
@@ -289,6 +294,8 @@ class _Arrangement:
     def _same_clause(self, match: Match) -> bool:
         """What is supposed may as well be said outright, if nothing is supposed on that side at all."""
         one, other = match.asked.clause, match.stored.clause
+        if match.asked.relation == match.stored.relation == "in" and match.asked.proper and match.stored.proper:
+            return True  # where it is: at the end of either clause
         return one == other or ({one, other} == {"", "if"} and not self._both_suppose)
 
     def _may_turn(self, one: Match, other: Match) -> bool:

@@ -85,7 +85,7 @@ class Lexicon:
         if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
             return self._singular(word)
         for ending in ("ing", "ed"):
-            if word.endswith(ending) and len(word) > len(ending) + 2:
+            if word.endswith(ending) and len(word) > len(ending) + 1:
                 return next((stem for stem in _stems(word.removesuffix(ending)) if "v" in self.pos(stem)), word)
         return word
 

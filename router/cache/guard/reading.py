@@ -209,7 +209,7 @@ class _Scan:
                 self._tokens[-1].relation = "of"
         elif word in NEGATIONS:
             self._negation = "aux" if word == "not" else "next"
-            self._relation = "" if word == "without" else self._relation
+            self._relation = "" if word in {"without", "no"} else self._relation
         elif word in SUBORDINATORS and not (word == "since" and following.isdigit()):
             self._clause, self._relation, self._be = SUBORDINATORS[word], "", False
         elif word == "may" and (self._relation in {"in", "by", "of", "since", "until"} or following.startswith("#")):
@@ -305,7 +305,7 @@ class _Scan:
         elif self._relation == "than" and relation in {"by", "in"}:
             pass
         else:
-            if relation not in {"in", "of", "for", "with", "by", "to", "from", "than", "about", "on", "between"}:
+            if relation not in {"in", "of", "for", "with", "by", "to", "from", "than", "about", "on", "between", "as"}:
                 self._add(word, relation)
             self._relation = relation
 
@@ -340,6 +340,9 @@ class _Scan:
             else:
                 lemma = self._lexicon.lemma(word) if word.endswith("s") else word
             lemma = UNITS.get(lemma, lemma) if len(lemma) > 2 or (self._tokens and self._tokens[-1].word[0] == "#") else lemma
+        ended = self._tokens and self._tokens[-1].relation == self._relation not in {"", "to do"} and not self._joined
+        if ended and self._lexicon.pos(lemma)[:1] == "v" and not proper:
+            self._relation = ""  # a verb behind a preposition's noun
         token = Token(word, lemma, grade, self._relation, self._clause, proper=proper, joined=self._joined)
         if self._tokens and not self._joined:
             last = self._tokens[-1]
@@ -358,7 +361,7 @@ class _Scan:
 
 _PARTICLES: Final = frozenset("on off up down out over away in back".split())
 _OBJECTS: Final = frozenset("me us you one someone somebody yourself myself ourselves oneself".split())
-_ASKS: Final = frozenset("qwhat qmake qoften qlong qwho qwhen qtime qyear qwhere qwhy qhow".split())
+_ASKS: Final = frozenset("qwhat qmake qoften qlong qwho qwhen qtime qyear qwhere qwhy qhow qage".split())
 _WH: Final = frozenset("what which who whom whose when where why how".split())
 _MODAL_NAMES: Final = frozenset("mmay mshould mmust".split())
 

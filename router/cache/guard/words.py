@@ -18,7 +18,7 @@ OTHERS: Final = frozenset("he she they him her them his hers their theirs its my
 """Pronouns that say whose; a question about mine is not one about yours."""
 EMPTY: Final = frozenset(
     "it there so then well please kindly exactly actually really very quite simply basically thanks"
-    " thank hi hello hey dear ok okay either such as that who which whom whose whether if of and".split()
+    " thank hi hello hey dear ok okay either such that who which whom whose whether if of and".split()
 )
 """Words that may come and go. What they join is looked at by order and by marker instead."""
 
@@ -41,7 +41,7 @@ RELATIONS: Final = {
     **{
         word: word
         for word in "of from by than for against between among before after since until per through across around behind"
-        " near via beyond despite like unlike off down up out instead along opposite outside".split()
+        " as near via beyond despite like unlike off down up out instead along opposite outside".split()
     },
 }
 """Prepositions by what they say of the words behind them."""
