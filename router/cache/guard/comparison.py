@@ -188,7 +188,7 @@ def _same_counts(asked: list[Token], stored: list[Token], matches: list[Match], 
     """Whether every number counts the same thing on both sides."""
     twins = {id(match.asked): match.stored for match in matches}
     for here, behind in zip(asked, asked[1:], strict=False):
-        counts = here.lemma.startswith("#") and behind.relation == here.relation and lexicon.pos(behind.lemma)[:1] in {"n", ""}
+        counts = here.lemma.startswith("#") and not _YEAR.fullmatch(here.lemma) and behind.relation == here.relation and lexicon.pos(behind.lemma)[:1] in {"n", ""}
         if not counts or behind.lemma.startswith("#") or id(here) not in twins:
             continue
         there = next(at for at, token in enumerate(stored) if token is twins[id(here)])
@@ -241,7 +241,7 @@ class _Arrangement:
         one, other = match.asked.relation, match.stored.relation
         if not self._same_clause(match):
             return False
-        if one == other or {one, other} == {"", "to do"}:
+        if one == other or {one, other} in ({"", "to do"}, {"", "without"}):
             return True
         if self._symmetric and {one, other} <= {"", "from", "between", "to", "with", "to do"}:
             return True
@@ -265,10 +265,13 @@ class _Arrangement:
 
     def _nominal(self, match: Match, asked: bool) -> bool:
         """Whether a verb's object became what its noun is `of`: what it means, the meaning of it."""
-        verb = next((one for one in self._matches if not one.exact and (one.there if asked else one.at) == (match.there if asked else match.at) - 1), None)
+        verb = next((one for one in self._matches if (not one.exact or self._is_both(one)) and (one.there if asked else one.at) == (match.there if asked else match.at) - 1), None)
         if verb is None:
             return False
         return verb.at < match.at or verb.asked.passive if asked else verb.there < match.there or verb.stored.passive
+
+    def _is_both(self, match: Match) -> bool:
+        return {"n", "v"} <= set(self._lexicon.pos(match.asked.lemma))
 
     def _acts(self, match: Match) -> bool:
         """Whether one that a passive verb has behind `by` stands before that verb where it is active."""

@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from msgspec import Struct
 
-from router.cache.guard.words import GRADES, IRREGULAR
+from router.cache.guard.words import CALENDAR, GRADES, IRREGULAR
 
 _VOWELS: Final = "aeiou"
 _REMEMBERED: Final = 4096
@@ -82,11 +82,20 @@ class Lexicon:
         """The dictionary's form of an inflected word; the word itself, where it is none."""
         if word in IRREGULAR:
             return IRREGULAR[word]
+        if word in CALENDAR or (word.endswith("eed") and word in self._words):
+            return word
+        base = self._base(word)
+        american = f"{base.removesuffix('ise')}ize"
+        return american if base.endswith("ise") and american in self._words else base
+
+    def _base(self, word: str) -> str:
         if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
             return self._singular(word)
         for ending in ("ing", "ed"):
             if word.endswith(ending) and len(word) > len(ending) + 1:
-                return next((stem for stem in _stems(word.removesuffix(ending)) if "v" in self.pos(stem)), word)
+                stems = _stems(word.removesuffix(ending))
+                stems += [f"{stem.removesuffix('ise')}ize" for stem in stems if stem.endswith("ise")]
+                return next((stem for stem in stems if "v" in self.pos(stem)), word)
         return word
 
     def _singular(self, word: str) -> str:

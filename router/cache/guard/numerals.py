@@ -19,6 +19,9 @@ _PRONOUN_ONE: Final = re.compile(r"\b(do|does|did|can|could|should|would|must|ma
 
 
 _ORDINAL: Final = re.compile(rf"(?<!\d )\b(?:{'|'.join(ORDINALS)})\b")
+_SIGNED: Final = tuple(
+    (re.compile(rf"(?<=[\d)]) ?{sign} ?(?=[\d(#])"), f" {name} ") for sign, name in ((r"\+", "plus"), (r"\*", "times"))
+) + ((re.compile(r"(?<=[\w)]) - (?=[\w(])"), " minus "),)
 _WORD: Final = re.compile(r"[a-z]+")
 _SPEED: Final = re.compile(r"\bkm/h\b|\bkilomet(?:er|re)s? per hour\b")
 _NAMES: Final = frozenset(NUMBER_WORDS) | frozenset(SCALES)
@@ -36,7 +39,9 @@ def read_numerals(text: str) -> str:
         text = _WORDS.sub(_count, text)
     if not words.isdisjoint(ORDINALS):
         text = _ORDINAL.sub(lambda found: f"#{ORDINALS[found.group()]}", text)
-    text = re.sub(r"(?<=[\w)]) - (?=[\w(])", " minus ", text)
+    if "+" in text or " - " in text or "*" in text:
+        for pattern, name in _SIGNED:
+            text = pattern.sub(name, text)
     return _AMOUNT.sub(_amount, text)
 
 

@@ -19,8 +19,10 @@ from router.cache.guard.words import (
     IRREGULAR,
     MODALS,
     NEGATIONS,
+    OTHERS,
     PAST,
     PRESENT,
+    QUANTIFIERS,
     RELATIONS,
     SUBJECTS,
     SUBORDINATORS,
@@ -144,7 +146,7 @@ def _proper_names(text: str) -> frozenset[str]:
     return frozenset(
         found.group().lower()
         for found in re.finditer(r"[^\W\d_][\w'+#]*", text)
-        if any(letter.isupper() for letter in found.group()[1:]) or (found.group()[0].isupper() and not _starts(text, found.start()) and found.group() not in {"I", "I'm", "I'd", "I've", "I'll"})
+        if not found.group().islower() and (not found.group()[1:].islower() and len(found.group()) > 1 or (found.group()[0].isupper() and not _starts(text, found.start()) and found.group() not in {"I", "I'm", "I'd", "I've", "I'll"}))
     )
 
 
@@ -205,11 +207,10 @@ class _Scan:
             self.modals.append(word[1:])
             self._relation = ""
         elif word == "'s":
-            if self._tokens:
-                self._tokens[-1].relation = "of"
+            self._possess()
         elif word in NEGATIONS:
             self._negation = "aux" if word == "not" else "next"
-            self._relation = "" if word in {"without", "no"} else self._relation
+            self._relation = "without" if word == "without" else "" if word == "no" else self._relation
         elif word in SUBORDINATORS and not (word == "since" and following.isdigit()):
             self._clause, self._relation, self._be = SUBORDINATORS[word], "", False
         elif word == "may" and (self._relation in {"in", "by", "of", "since", "until"} or following.startswith("#")):
@@ -238,6 +239,15 @@ class _Scan:
         if self._negation:
             self._add("not")
         return self._tokens
+
+    def _possess(self) -> None:
+        """Put the owner's whole name behind `of`: Lake Erie's, each customer's, my brother's."""
+        for token in reversed(self._tokens[-1:]):
+            token.relation = "of"
+        for token in reversed(self._tokens[:-1]):
+            if not (token.proper and self._tokens[-1].proper or token.word in OTHERS or token.word in QUANTIFIERS) or token.relation == "of":
+                break
+            token.relation = "of"
 
     def _punctuate(self, mark: str) -> None:
         if mark in ",;:.?!":
