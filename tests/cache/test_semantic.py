@@ -211,6 +211,22 @@ async def test_a_start_learns_the_newest_and_then_the_oldest_go_first() -> None:
         assert await cache.find(ONE, "new", embed("new"))
 
 
+async def test_a_start_without_room_for_all_learns_the_newest_of_each_partition() -> None:
+    disk: dict[bytes, Record] = {}
+    async with serving(MemoryRecords(disk)) as cache:
+        for number in range(20):
+            add(cache, ONE, f"question {number}")
+            add(cache, TWO, f"question {number}")
+
+    async with serving(MemoryRecords(disk), config=SemanticCacheSection(enabled=True, most_entries=30)) as cache:
+        await cache.learn()
+
+        for partition in (ONE, TWO):
+            for number in range(20):
+                text = f"question {number}"
+                assert (await cache.find(partition, text, embed(text)) is not None) == (number >= 5)
+
+
 async def test_entries_reach_replicas() -> None:
     replicas: list[MemoryRecords] = []
     async with serving(MemoryRecords(replicas=replicas)) as first, serving(MemoryRecords(replicas=replicas)) as second:
