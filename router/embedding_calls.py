@@ -9,7 +9,7 @@ from typing import Final
 from router.backends import Backend
 from router.cache.directives import CacheControl
 from router.cache.embedding import EmbeddingCache, Maker, Owner, StoredVector
-from router.cache.response import CacheStatus
+from router.cache.plan import CacheStatus
 from router.errors import NotCachedError
 from router.query import EmbeddingQuery, Embeddings, Input
 from router.telemetry import Stopwatch

@@ -1,5 +1,6 @@
 """The path of one query, readable aloud: look up, else fly (choose, call, judge), remember, answer."""
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -8,13 +9,14 @@ from typing import Final, Protocol, TypeVar
 
 from router.cache.directives import Caching, Use
 from router.cache.entry import Entry, Stamp, replay
-from router.cache.response import CacheStatus, Hit, Plan, ResponseCache
+from router.cache.plan import CacheStatus, Plan
+from router.cache.response import Hit, ResponseCache
 from router.calls import Caller
 from router.decision import Decision, Rules, Target, decide, select_eligible
 from router.dispatch import Dispatcher, Errand
 from router.embedding_calls import Embedded, EmbeddingCaller
 from router.errors import BackendError, DeadlineError, NotCachedError, OverloadedError, RefusedError, RouterError
-from router.flights import Flight, Flights, Fly, Seat
+from router.flights import Flight, Flights, Seat
 from router.health import Health
 from router.policy import Policy
 from router.query import Completion, Delta, EmbeddingQuery, Embeddings, Priority, Query
@@ -22,6 +24,7 @@ from router.telemetry import Stopwatch
 
 T = TypeVar("T")
 _MOST_FLIGHTS: Final = 3
+_AUDIT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +86,6 @@ class Replay:
         """Nothing runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inquiry:
-    """One request on its path."""
-
-    query: Query
-    rules: Rules
-    plan: Plan
-    watch: Stopwatch
-
-
 class Pipeline:
     """Every method raises `RouterError` and nothing else; what is cancelled or closed stops its work at the target,
     unless another request waits for the same.
@@ -120,31 +113,31 @@ class Pipeline:
 
     async def answer(self, query: Query, rules: Rules, caching: Caching, watch: Stopwatch) -> Answer:
         """The whole answer."""
-        inquiry = Inquiry(query, rules, self._cache.plan(query, rules, caching), watch)
-        hit = await self._look_up(inquiry)
+        plan = self._cache.plan(query, rules, caching)
+        hit = await self._look_up(plan)
         if hit is not None and hit.use is not Use.ON_ERROR:
             return Answer(hit.entry.completion, _stored(hit))
         try:
-            seat, entry = await self._fly(inquiry, partial(self._fly_whole, inquiry), Seat.wait_entry)
+            seat, entry = await self._fly(plan, watch, self._fly_whole, Seat.wait_entry)
         except (BackendError, OverloadedError) as exc:
             hit = _instead(hit, exc)
             return Answer(hit.entry.completion, _stored(hit, stale=True))
         await seat.aclose()
-        return Answer(entry.completion, _made(inquiry, seat))
+        return Answer(entry.completion, _made(plan, seat))
 
     async def stream(self, query: Query, rules: Rules, caching: Caching, watch: Stopwatch) -> StreamedAnswer:
         """The answer from its first pieces on."""
-        inquiry = Inquiry(query, rules, self._cache.plan(query, rules, caching), watch)
-        hit = await self._look_up(inquiry)
+        plan = self._cache.plan(query, rules, caching)
+        hit = await self._look_up(plan)
         if hit is not None and hit.use is not Use.ON_ERROR:
             return StreamedAnswer(Replay(hit.entry), _stored(hit))
         try:
-            seat, _ = await self._fly(inquiry, partial(self._fly_streamed, inquiry), Seat.wait_begin)
+            seat, _ = await self._fly(plan, watch, self._fly_streamed, Seat.wait_begin)
         except (BackendError, OverloadedError) as exc:
             hit = _instead(hit, exc)
             return StreamedAnswer(Replay(hit.entry), _stored(hit, stale=True))
         watch.first_s = watch.elapsed_s()
-        return StreamedAnswer(seat, _made(inquiry, seat))
+        return StreamedAnswer(seat, _made(plan, seat))
 
     async def embed(self, query: EmbeddingQuery, rules: Rules, caching: Caching, watch: Stopwatch) -> EmbeddedAnswer:
         """The vectors of one model, from whichever target has it, as far as they are not cached; there is no quality to
@@ -159,27 +152,40 @@ class Pipeline:
         embedded, decision = await self._dispatcher.attempt(decision, ask, query.deadline)
         return EmbeddedAnswer(embedded.embeddings, decision, embedded.status)
 
-    async def _look_up(self, inquiry: Inquiry) -> Hit | None:
+    async def answer_anew(self, plan: Plan) -> str:
+        """The text that a request would get if there were no cache, behind everyone else's work: for audits."""
+        query = replace(plan.query, priority=Priority.BATCH, deadline=time.monotonic() + _AUDIT_S)
+        errand = Errand(query, plan.rules, Stopwatch(), self._caller.complete)
+        whole, _ = await self._dispatcher.run(errand)
+        return whole.completion.choices[0].text
+
+    async def _look_up(self, plan: Plan) -> Hit | None:
         """What is stored, if the request may have it; a stale answer that may be served meanwhile is made anew."""
-        plan = inquiry.plan
         hit = self._cache.peek(plan)
         if (hit is None or hit.use is not Use.FRESH) and not self._flights.has(_flight_key(plan)):
             # while this looked further, a flight may have landed: without the second glance it would fly again
             hit = await self._cache.find(plan) or self._cache.peek(plan)
+        self._cache.count(plan, hit)
         if plan.caching.control.only_if_cached and (hit is None or hit.use is Use.ON_ERROR):
             raise NotCachedError("No stored answer may serve this request, and it asks for no other (only-if-cached).")
         if hit is not None and hit.use is Use.REVALIDATE:
-            self._refresh(inquiry)
+            self._refresh(plan)
         return hit
 
-    async def _fly(self, inquiry: Inquiry, fly: Fly, wait: Callable[[Seat], Awaitable[T]]) -> tuple[Seat, T]:
+    async def _fly(
+        self,
+        plan: Plan,
+        watch: Stopwatch,
+        fly: Callable[[Plan, Stopwatch, Flight], Awaitable[None]],
+        wait: Callable[[Seat], Awaitable[T]],
+    ) -> tuple[Seat, T]:
         """A seat in the generation of this answer, one's own or another's, once what was waited for is there."""
         late: DeadlineError | None = None
         for _ in range(_MOST_FLIGHTS):
-            seat = self._flights.board(_flight_key(inquiry.plan), fly, inquiry.query.deadline)
+            seat = self._flights.board(_flight_key(plan), partial(fly, plan, watch), plan.query.deadline)
             try:
                 # who leads counts the target's time inside the flight
-                with nullcontext() if seat.leads else inquiry.watch.wait_backend():
+                with nullcontext() if seat.leads else watch.wait_backend():
                     return seat, await wait(seat)
             except DeadlineError as exc:
                 await seat.aclose()
@@ -191,15 +197,15 @@ class Pipeline:
                 raise
         raise late or DeadlineError("The answer was not there within the request's deadline.")
 
-    async def _fly_whole(self, inquiry: Inquiry, flight: Flight) -> None:
-        errand = Errand(inquiry.query, inquiry.rules, inquiry.watch, self._caller.complete)
+    async def _fly_whole(self, plan: Plan, watch: Stopwatch, flight: Flight) -> None:
+        errand = Errand(plan.query, plan.rules, watch, self._caller.complete)
         whole, decision = await self._dispatcher.run(errand)
         flight.begin(decision)
         flight.land(whole.for_client())
-        await self._remember(inquiry, flight)
+        await self._remember(plan, flight)
 
-    async def _fly_streamed(self, inquiry: Inquiry, flight: Flight) -> None:
-        errand = Errand(inquiry.query, inquiry.rules, inquiry.watch, self._caller.begin)
+    async def _fly_streamed(self, plan: Plan, watch: Stopwatch, flight: Flight) -> None:
+        errand = Errand(plan.query, plan.rules, watch, self._caller.begin)
         opening, decision = await self._dispatcher.run(errand)
         try:
             flight.begin(decision)
@@ -208,17 +214,16 @@ class Pipeline:
         finally:
             await opening.aclose()
         flight.land()
-        await self._remember(inquiry, flight)
+        await self._remember(plan, flight)
 
-    async def _remember(self, inquiry: Inquiry, flight: Flight) -> None:
+    async def _remember(self, plan: Plan, flight: Flight) -> None:
         if flight.entry is not None and flight.decision is not None and not flight.decision.degraded:
-            await self._cache.remember(inquiry.plan, flight.entry, inquiry.rules)
+            await self._cache.remember(plan, flight.entry)
 
-    def _refresh(self, inquiry: Inquiry) -> None:
+    def _refresh(self, plan: Plan) -> None:
         """Make the answer anew, behind the client's back and everyone else's work."""
-        query = replace(inquiry.query, priority=Priority.BATCH)
-        behind = replace(inquiry, query=query, plan=replace(inquiry.plan, query=query), watch=Stopwatch())
-        self._flights.refresh(_flight_key(behind.plan), partial(self._fly_whole, behind))
+        behind = replace(plan, query=replace(plan.query, priority=Priority.BATCH))
+        self._flights.refresh(_flight_key(behind), partial(self._fly_whole, behind, Stopwatch()))
 
 
 def _flight_key(plan: Plan) -> Hashable:
@@ -230,12 +235,12 @@ def _stored(hit: Hit, *, stale: bool = False) -> Origin:
     return Origin(hit.entry.decision, hit.status, hit.entry.stamp, hit.age_s, stale)
 
 
-def _made(inquiry: Inquiry, seat: Seat) -> Origin:
+def _made(plan: Plan, seat: Seat) -> Origin:
     """Who flew along made no target work, as if it had come a moment later."""
     decision = seat.flight.decision
     if decision is None:
         raise ValueError("the flight has not begun")
-    return Origin(decision, inquiry.plan.status if seat.leads else CacheStatus.HIT, seat.flight.stamp)
+    return Origin(decision, plan.status if seat.leads else CacheStatus.HIT, seat.flight.stamp)
 
 
 def _instead(hit: Hit | None, exc: RouterError) -> Hit:

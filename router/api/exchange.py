@@ -13,7 +13,7 @@ from edge.serving import CutError, Drain, HangUpError, until_hang_up
 from router.admission import Admission
 from router.api.asking import Asker, read_fields, read_headers
 from router.api.failures import describe_http, describe_invalid, error_body
-from router.cache.response import CacheStatus
+from router.cache.plan import CacheStatus
 from router.cache.statistics import Caches
 from router.choosing import Chooser
 from router.config import Config

@@ -3,31 +3,19 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from router.cache import Kind, Record, Records
 from router.cache.directives import Caching, Use, judge_use, lifetime_s, longest_use_s
 from router.cache.entry import Entry, EntryCodec
 from router.cache.keys import CacheKey, KeyMaker, is_storable
+from router.cache.plan import CacheStatus, Plan
+from router.cache.semantic import Found
+from router.cache.statistics import CacheStatistics
 from router.config.cache import Freshness
 from router.config.cache import ResponseCache as ResponseSection
 from router.decision import Rules
 from router.query import Query
-
-
-class CacheStatus(StrEnum):
-    """What the caches did for a request: `x-cache`, log field and metric label alike."""
-
-    HIT = "hit"
-    SEMANTIC = "semantic"
-    MISS = "miss"
-    BYPASS = "bypass"
-
-    @property
-    def stored(self) -> bool:
-        """Whether the answer was made for an earlier request, and no target worked for this one."""
-        return self in {CacheStatus.HIT, CacheStatus.SEMANTIC}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +28,16 @@ class Hit:
     status: CacheStatus = CacheStatus.HIT
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One request's business with the cache. Without a key it has none."""
-
-    query: Query
-    caching: Caching
-    freshness: Freshness
-    key: CacheKey | None
-    reads: bool = False
-    writes: bool = False
-    shares: bool = False
-
-    @property
-    def status(self) -> CacheStatus:
-        """Of a request that was not served from the cache."""
-        return CacheStatus.MISS if self.reads else CacheStatus.BYPASS
-
-
 class Similar(Protocol):
-    """Finds stored answers to questions that mean the same. Nothing here raises."""
+    """See `router.cache.similar`."""
 
-    async def find(self, key: CacheKey, tenant: str) -> bytes | None:
-        """The exact key of such an answer."""
-        ...
+    async def find(self, key: CacheKey, tenant: str) -> Found | None: ...
 
-    async def add(self, key: CacheKey, record: Record) -> None:
-        """An answer that similar questions may get from now on."""
-        ...
+    async def add(self, key: CacheKey, record: Record) -> None: ...
 
-    def forget(self, exact: bytes) -> None:
-        """An answer that is gone."""
-        ...
+    def forget(self, found: Found) -> None: ...
+
+    def count(self, found: Found, plan: Plan, entry: Entry) -> None: ...
 
 
 class ResponseCache:
@@ -91,18 +57,30 @@ class ResponseCache:
         self._similar = similar
         self._clock = clock
         self._codec = EntryCodec()
+        self._hits = self._misses = 0
         self._routes: Mapping[str, Freshness] = config.routes
+
+    def statistics(self) -> CacheStatistics:
+        """How it does; never waits."""
+        return CacheStatistics(kind=Kind.RESPONSE, hits=self._hits, misses=self._misses)
 
     def plan(self, query: Query, rules: Rules, caching: Caching) -> Plan:
         """What the request and the configuration allow."""
         freshness = self._routes.get(rules.model, self._config.freshness)
         control = caching.control
         if not self._config.enabled or not is_storable(query.parameters, self._config.store):
-            return Plan(query, caching, freshness, None)
+            return Plan(query, rules, caching, freshness, None)
         if control.no_store:
-            return Plan(query, caching, freshness, None)
+            return Plan(query, rules, caching, freshness, None)
         reads = not control.no_cache
-        return Plan(query, caching, freshness, self._keys.make(query, rules), reads, writes=True, shares=reads)
+        return Plan(query, rules, caching, freshness, self._keys.make(query, rules), reads, writes=True, shares=reads)
+
+    def count(self, plan: Plan, hit: Hit | None) -> None:
+        """A request was looked up, with this result."""
+        if hit is not None and hit.use is not Use.ON_ERROR:
+            self._hits += 1
+        elif plan.reads:
+            self._misses += 1
 
     def peek(self, plan: Plan) -> Hit | None:
         """The request's own answer, if memory has it."""
@@ -122,10 +100,10 @@ class ResponseCache:
             return await self._find_similar(plan, plan.key) or hit
         return hit
 
-    async def remember(self, plan: Plan, entry: Entry, rules: Rules) -> None:
+    async def remember(self, plan: Plan, entry: Entry) -> None:
         """Keep an answer, unless what shapes it has changed since it was asked for."""
         key = plan.key
-        if key is None or not plan.writes or key != self._keys.make(plan.query, rules):
+        if key is None or not plan.writes or key != self._keys.make(plan.query, plan.rules):
             return
         value = self._codec.encode(entry)
         if len(value) > self._config.most_entry_bytes:
@@ -134,20 +112,23 @@ class ResponseCache:
         ends = now + longest_use_s(plan.freshness)
         record = Record(key.exact, Kind.RESPONSE, value, tenant, entry.target, now, ends, plan.caching.tags)
         self._records.write(record)
-        if self._similar is not None and key.partition is not None:
+        if self._similar is not None:
             await self._similar.add(key, record)
 
     async def _find_similar(self, plan: Plan, key: CacheKey) -> Hit | None:
         if self._similar is None or key.partition is None:
             return None
-        exact = await self._similar.find(key, plan.query.tenant)
-        if exact is None:
+        found = await self._similar.find(key, plan.query.tenant)
+        if found is None:
             return None
-        record = await self._records.read(exact)
+        record = await self._records.read(found.key)
         if record is None:
-            self._similar.forget(exact)
-        hit = self._judge(plan, exact, record, CacheStatus.SEMANTIC)
-        return hit if hit is not None and hit.use is Use.FRESH else None
+            self._similar.forget(found)
+        hit = self._judge(plan, found.key, record, CacheStatus.SEMANTIC)
+        if hit is None or hit.use is not Use.FRESH:
+            return None
+        self._similar.count(found, plan, hit.entry)
+        return hit
 
     def _judge(self, plan: Plan, exact: bytes, record: Record | None, status: CacheStatus) -> Hit | None:
         if record is None or (entry := self._codec.decode(record.value)) is None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +11,7 @@ from typing import Final, Protocol, Self
 
 from router.cache import Kind, Record, Records, Selector
 from router.cache.error_budget import BudgetState, ErrorBudget, Gate, Measure
-from router.cache.index import Entry, Match, PartitionedIndex
+from router.cache.index import Entry, PartitionedIndex
 from router.cache.index_thread import BusyError, IndexThread, LateError
 from router.cache.segment import Floats, Vector
 from router.cache.semantic_metrics import Outcome, SemanticMetrics, SemanticStatistics
@@ -172,10 +172,9 @@ class SemanticCache:
         fit = self._fit(text, vector)
         if fit is None:
             return Outcome.UNFIT, None
-        now = self._clock()
         try:
-            matches = await self._thread.search(lambda index: index.search(partition, fit, _CANDIDATES, now))
-            return self._choose(partition, text, [match for match in matches if match.similarity >= gate.similarity])
+            # the guard compares word by word: that is no work for the event loop either
+            return await self._thread.search(lambda index: self._choose(index, gate, partition, text, fit))
         except BusyError:
             return Outcome.BUSY, None
         except LateError:
@@ -185,7 +184,12 @@ class SemanticCache:
             _logger.error("Semantic lookup failed with %s.", type(exc).__name__)  # noqa: TRY400
             return Outcome.FAILED, None
 
-    def _choose(self, partition: bytes, text: str, near: Sequence[Match]) -> tuple[Outcome, Found | None]:
+    def _choose(
+        self, index: PartitionedIndex, gate: Gate, partition: bytes, text: str, fit: Vector
+    ) -> tuple[Outcome, Found | None]:
+        """The nearest that the guard lets pass; on the index's thread."""
+        near = index.search(partition, fit, _CANDIDATES, self._clock())
+        near = [match for match in near if match.similarity >= gate.similarity]
         for match in near:
             refusal = self._guard.refuse(text, match.entry.text)
             if refusal is None:

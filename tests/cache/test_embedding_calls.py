@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from router.cache.directives import CacheControl
 from router.cache.embedding import EmbeddingCache
-from router.cache.response import CacheStatus
+from router.cache.plan import CacheStatus
 from router.config.cache import EmbeddingCache as Section
 from router.embedding_calls import Embedded, EmbeddingCaller
 from router.errors import BackendError, NotCachedError

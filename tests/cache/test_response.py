@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from router.cache.keys import KeyMaker
-from router.cache.response import CacheStatus, ResponseCache
+from router.cache.plan import CacheStatus
+from router.cache.response import ResponseCache
 from router.config import Check
 from router.config.cache import Freshness, Storable
 from router.config.cache import ResponseCache as ResponseSection
@@ -337,7 +338,7 @@ async def test_a_patient_request_outlives_a_hasty_leaders_deadline() -> None:
 
 
 async def test_a_hasty_request_waits_no_longer_than_its_own_deadline() -> None:
-    async with world(edge=Place(["e1 "], [0.1])) as here:
+    async with world(edge=Place(["e1 "], [1.0])) as here:
         async with asyncio.TaskGroup() as group:
             patient = group.create_task(here.answer())
             await asyncio.sleep(0.001)
@@ -347,7 +348,7 @@ async def test_a_hasty_request_waits_no_longer_than_its_own_deadline() -> None:
             waited = loop.time() - begun
 
         assert isinstance(outcome, DeadlineError)
-        assert waited < 0.08
+        assert waited < 0.5
         assert text(patient.result()) == "e1 "
 
 

@@ -14,8 +14,8 @@ from router.cache.flushes import Flushes
 from router.cache.memory import MemoryTier
 from router.cache.shared import SharedTier
 from router.config import cache as config
-from tests.cache.tier_records import make_key, make_record
 from tests.cache.redis_server import RedisServer, running_redis
+from tests.cache.tier_records import make_key, make_record
 
 Open = Callable[[], contextlib.AbstractAsyncContextManager[CacheTier]]
 
