@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from litestar import Litestar
@@ -19,9 +20,16 @@ from router.api.status import status_routes
 from router.backends import Backend
 from router.backends.openai import OpenAIBackend
 from router.backends.triton import TritonBackend
+from router.cache import Records
+from router.cache.auditor import Auditor
 from router.cache.embedding import EmbeddingCache
+from router.cache.guard import Guard
+from router.cache.guard.similarity import calibrated_similarity
 from router.cache.keys import KeyMaker
 from router.cache.response import ResponseCache
+from router.cache.semantic import EmbeddingModel, SemanticCache
+from router.cache.similar import SimilarAnswers
+from router.cache.statistics import Caches
 from router.cache.tiered import TieredRecords
 from router.calls import Caller
 from router.choosing import Chooser
@@ -33,7 +41,7 @@ from router.fingerprint import Fingerprint
 from router.flights import Flights
 from router.health import Health
 from router.hold import Holder
-from router.pipeline import Pipeline
+from router.pipeline import Pipeline, answer_anew
 from router.policy import make_policy
 from router.routing_metrics import PolicyCollector, RoutingMetrics
 from router.scoring import Scorer, UnknownScorer
@@ -55,6 +63,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     vectors = EmbeddingCache(records, config.cache.embedding, telemetry) if config.cache.embedding.enabled else None
     embedder = _make_embedder(config, telemetry, vectors)
     scorer = _make_scorer(config, telemetry, embedder)
+    semantic = _make_semantic(config, telemetry, embedder, records)
     policy = make_policy(config)
     telemetry.registry.register(PolicyCollector(policy))
 
@@ -76,18 +85,31 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 jobs.append(scorer.watch())
             holder = await stack.enter_async_context(Holder(config.check, telemetry))
             chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics)
-            fingerprint = Fingerprint(config, scorer, backends)
+            dispatcher = Dispatcher(health, chooser, policy, metrics)
+            caller = Caller(backends, holder)
+            similar = None
+            if semantic is not None and embedder is not None:
+                await stack.enter_async_context(semantic)
+                answer = partial(answer_anew, dispatcher, caller)
+                auditor = Auditor(
+                    answer, partial(embedder.embed, tenant=""), lambda: not drain.busy(), semantic.judge, telemetry
+                )
+                similar = SimilarAnswers(semantic, embedder.embed, auditor)
+                jobs += [semantic.learn(), auditor.run()]
+            keys = KeyMaker(Fingerprint(config, scorer, backends))
+            responses = ResponseCache(config.cache.response, records, keys, similar)
             pipeline = Pipeline(
-                ResponseCache(config.cache.response, records, KeyMaker(fingerprint)),
+                responses,
                 await stack.enter_async_context(Flights()),
-                Dispatcher(health, chooser, policy, metrics),
-                Caller(backends, holder),
+                dispatcher,
+                caller,
                 config.embedding_targets(),
                 EmbeddingCaller(backends, config.embedding_models(), vectors),
                 health,
                 policy,
             )
-            caches = None  # assembled here: Caches(records, (each cache above them, ...))
+            counted = [cache for cache in (responses, semantic, vectors) if cache is not None]
+            caches = Caches(records, counted, semantic)
             app.state.service = Service(config, admission, chooser, pipeline, health, scorer, telemetry, drain, caches)
             async with running(drain, *jobs):
                 yield
@@ -107,6 +129,20 @@ def _make_embedder(config: Config, telemetry: Telemetry, cache: EmbeddingCache |
     scoring = config.scoring
     wanted = scoring.use_embedding is not EmbeddingUse.NEVER or config.cache.semantic.enabled
     return Embedder(scoring, telemetry, cache) if scoring.embedding is not None and wanted else None
+
+
+def _make_semantic(
+    config: Config, telemetry: Telemetry, embedder: Embedder | None, records: Records
+) -> SemanticCache | None:
+    section = config.cache.semantic
+    if embedder is None or not section.enabled:
+        return None
+    identity = embedder.identity
+    similarity = section.similarity or calibrated_similarity(identity.name)
+    if similarity is None:
+        raise ConfigError(f"cache.semantic.similarity: missing; none was calibrated for {identity.name}")
+    model = EmbeddingModel(identity.label, embedder.embedding.encoder.width, similarity)
+    return SemanticCache(section, Guard(), records, telemetry, model)
 
 
 def _make_scorer(config: Config, telemetry: Telemetry, embedder: Embedder | None) -> Scorer:

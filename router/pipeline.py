@@ -152,13 +152,6 @@ class Pipeline:
         embedded, decision = await self._dispatcher.attempt(decision, ask, query.deadline)
         return EmbeddedAnswer(embedded.embeddings, decision, embedded.status)
 
-    async def answer_anew(self, plan: Plan) -> str:
-        """The text that a request would get if there were no cache, behind everyone else's work: for audits."""
-        query = replace(plan.query, priority=Priority.BATCH, deadline=time.monotonic() + _AUDIT_S)
-        errand = Errand(query, plan.rules, Stopwatch(), self._caller.complete)
-        whole, _ = await self._dispatcher.run(errand)
-        return whole.completion.choices[0].text
-
     async def _look_up(self, plan: Plan) -> Hit | None:
         """What is stored, if the request may have it; a stale answer that may be served meanwhile is made anew."""
         hit = self._cache.peek(plan)
@@ -224,6 +217,17 @@ class Pipeline:
         """Make the answer anew, behind the client's back and everyone else's work."""
         behind = replace(plan, query=replace(plan.query, priority=Priority.BATCH))
         self._flights.refresh(_flight_key(behind), partial(self._fly_whole, behind, Stopwatch()))
+
+
+async def answer_anew(dispatcher: Dispatcher, caller: Caller, plan: Plan) -> str:
+    """The text that a request would get if there were no cache, behind everyone else's work: for audits.
+
+    Raises:
+        RouterError: no target answers.
+    """
+    query = replace(plan.query, priority=Priority.BATCH, deadline=time.monotonic() + _AUDIT_S)
+    whole, _ = await dispatcher.run(Errand(query, plan.rules, Stopwatch(), caller.complete))
+    return whole.completion.choices[0].text
 
 
 def _flight_key(plan: Plan) -> Hashable:

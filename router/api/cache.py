@@ -75,7 +75,7 @@ async def _flush(query: list[tuple[str, str]], exchange: Exchange, asker: Asker,
     order = read_order(query)
     report: FlushReport | None = None
     try:
-        report = await caches.records.flush(order.selector, dry_run=order.dry_run)
+        report = await caches.flush(order.selector, dry_run=order.dry_run)
     finally:  # also one whose client hung up has begun
         if not order.dry_run:
             _write_audit(asker, order.selector, report)

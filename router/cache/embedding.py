@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 
 from router.cache import Kind, Record, Records
+from router.cache.statistics import CacheStatistics
 from router.config.cache import EmbeddingCache as EmbeddingCacheSection
 from router.query import Input
 from router.telemetry import Telemetry
@@ -50,19 +51,24 @@ class EmbeddingCache:
         self._records = records
         self._ttl_s = config.ttl_s
         lookups = telemetry.counter("embedding_cache_lookups", "Vectors looked up", "result")
-        self._hits, self._misses = lookups.labels("hit"), lookups.labels("miss")
+        self._counters = {True: lookups.labels("hit"), False: lookups.labels("miss")}
+        self._counts = {True: 0, False: 0}
+
+    def statistics(self) -> CacheStatistics:
+        """How it does; never waits."""
+        return CacheStatistics(kind=Kind.EMBEDDING, hits=self._counts[True], misses=self._counts[False])
 
     def peek(self, maker: Maker, tenant: str, content: Input) -> StoredVector | None:
         """From memory alone, at once; what is not there is not counted as missing, since `read` may still find it."""
         found = _unpack(self._records.peek(make_key(maker, tenant, content)))
         if found is not None:
-            self._hits.inc()
+            self._count(hit=True)
         return found
 
     async def read(self, maker: Maker, tenant: str, content: Input) -> StoredVector | None:
         """From whichever tier has it in time."""
         found = _unpack(await self._records.read(make_key(maker, tenant, content)))
-        (self._misses if found is None else self._hits).inc()
+        self._count(hit=found is not None)
         return found
 
     def write(self, maker: Maker, tenant: str, content: Input, made: StoredVector) -> None:
@@ -70,6 +76,10 @@ class EmbeddingCache:
         now = time.time()
         key, value = make_key(maker, tenant, content), _pack(made)
         self._records.write(Record(key, Kind.EMBEDDING, value, tenant, maker.name, now, now + self._ttl_s))
+
+    def _count(self, *, hit: bool) -> None:
+        self._counters[hit].inc()
+        self._counts[hit] += 1
 
 
 def make_key(maker: Maker, tenant: str, content: Input) -> bytes:

@@ -163,7 +163,14 @@ class SemanticCache:
 
     def statistics(self) -> SemanticStatistics:
         """How things stand; never waits."""
-        return SemanticStatistics(self._index.entries, self._index.partitions, self._budget.statistics())
+        return SemanticStatistics(
+            kind=Kind.SEMANTIC,
+            hits=self._metrics.hits,
+            misses=self._metrics.lookups - self._metrics.hits,
+            entries=self._index.entries,
+            partitions=self._index.partitions,
+            budget=self._budget.statistics(),
+        )
 
     async def _find(self, partition: bytes, text: str, vector: Floats) -> tuple[Outcome, Found | None]:
         gate = self._budget.gate(partition)

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 
-from msgspec import Struct
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from router.cache.error_budget import BudgetStatistics
 from router.cache.evidence import Interval
+from router.cache.statistics import CacheStatistics
 from router.telemetry import Telemetry
 
 __all__ = ["Outcome", "SemanticMetrics", "SemanticStatistics"]
@@ -28,8 +28,8 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-class SemanticStatistics(Struct, frozen=True):
-    """How the semantic cache stands."""
+class SemanticStatistics(CacheStatistics, frozen=True, kw_only=True):
+    """How the semantic cache stands; the budget speaks of false hits."""
 
     entries: int
     partitions: int
@@ -41,6 +41,7 @@ class SemanticMetrics:
 
     def __init__(self, telemetry: Telemetry, statistics: Callable[[], SemanticStatistics]) -> None:
         lookups = telemetry.counter("semantic_lookups", "Lookups for questions that mean the same", "outcome")
+        self.hits = self.lookups = 0
         self._lookups = {outcome: lookups.labels(outcome) for outcome in Outcome}
         self._refusals = telemetry.counter("semantic_refusals", "Near questions that the guard refused", "kind")
         self._dropped = telemetry.counter("semantic_dropped", "Changes not made for want of room")
@@ -49,6 +50,8 @@ class SemanticMetrics:
 
     def count(self, outcome: Outcome, seconds: float) -> None:
         """A lookup is over."""
+        self.hits += outcome is Outcome.HIT
+        self.lookups += 1
         self._lookups[outcome].inc()
         self._seconds.observe(seconds)
 

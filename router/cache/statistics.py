@@ -6,7 +6,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.cache import Kind, Records, TierStatistics
+from router.cache import FlushReport, Kind, Records, Selector, TierStatistics
 
 
 class CacheStatistics(Struct, frozen=True, kw_only=True):
@@ -30,13 +30,27 @@ class CacheReport(Struct, frozen=True):
     caches: Sequence[CacheStatistics]
 
 
+class Flushable(Protocol):
+    """What holds more of a record than its tiers do."""
+
+    async def flush(self, selector: Selector) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Caches:
     """The tiers of one router, and the caches above them."""
 
     records: Records
-    counted: tuple[CountedCache, ...] = ()
+    counted: Sequence[CountedCache] = ()
+    semantic: Flushable | None = None
 
     def report(self) -> CacheReport:
         """Everything's statistics."""
         return CacheReport(self.records.statistics(), [cache.statistics() for cache in self.counted])
+
+    async def flush(self, selector: Selector, *, dry_run: bool) -> FlushReport:
+        """See `Records.flush`; questions whose answers go are forgotten too."""
+        report = await self.records.flush(selector, dry_run=dry_run)
+        if self.semantic is not None and not dry_run:
+            await self.semantic.flush(selector)
+        return report
