@@ -25,7 +25,8 @@ from cloud.wire import MOST_TOKENS, ChatOutput, ErrorCode, SamplingParameters, e
 from edge.engine.artifact import Artifact, ArtifactKind
 from edge.engine.decoder import Decoder
 from edge.engine.errors import EngineError, ExpiredError, OverloadedError, RequestError, StoppedError
-from edge.engine.generation import Failure, Generator
+from edge.engine.events import Failure
+from edge.engine.generator import Generator
 from edge.engine.sampling import Sampling
 from edge.engine.tokens import Tokenizer
 

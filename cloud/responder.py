@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from cloud.chat_reply import Reply
 from cloud.wire import ChatOutput, FinishReason
 from edge.engine.errors import EngineError
-from edge.engine.generation import Delta, Event, Failure, Finish, Generation
+from edge.engine.events import Delta, Event, Failure, Finish
+from edge.engine.generation import Generation
 
 _logger = logging.getLogger(__name__)
 _MOST_AT_ONCE: Final = 256

@@ -15,7 +15,9 @@ from edge.engine.artifact import Artifact, ArtifactKind
 from edge.engine.batching import MicroBatcher
 from edge.engine.decoder import Decoder
 from edge.engine.encoder import Encoder
-from edge.engine.generation import Delta, Event, Failure, Finish, Generation, Generator
+from edge.engine.events import Delta, Event, Failure, Finish
+from edge.engine.generation import Generation
+from edge.engine.generator import Generator
 from edge.engine.sampling import Sampling
 from edge.engine.template import ChatTemplate
 from edge.engine.tokens import Tokenizer

@@ -18,10 +18,10 @@ ENDLESS = {"temperature": 0, "max_tokens": 16_000}
 @pytest.fixture(autouse=True)
 async def all_is_quiet(metrics: Metrics) -> AsyncIterator[None]:
     """Each test starts with free slots, and must leave them free at once."""
-    await metrics.wait_for(0, "hybrid_chat_sequences", state="active")
+    await metrics.wait_for(0, "hybrid_chat_generations_now", state="active")
     yield
-    await metrics.wait_for(0, "hybrid_chat_sequences", state="active")
-    await metrics.wait_for(0, "hybrid_chat_sequences", state="waiting")
+    await metrics.wait_for(0, "hybrid_chat_generations_now", state="active")
+    await metrics.wait_for(0, "hybrid_chat_generations_now", state="waiting")
 
 
 @asynccontextmanager
@@ -35,7 +35,7 @@ async def busy(chat: ChatClient, count: int = SLOTS) -> AsyncIterator[list[Async
 
 
 async def outcomes(metrics: Metrics, outcome: str) -> float:
-    return await metrics.read("hybrid_chat_sequences_total", outcome=outcome)
+    return await metrics.read("hybrid_chat_generations_total", outcome=outcome)
 
 
 async def exhaust(responses: AsyncIterator[Response]) -> None:
@@ -47,10 +47,10 @@ async def test_a_stream_that_is_left_frees_its_slot(chat: ChatClient, metrics: M
     before = await outcomes(metrics, "cancelled")
 
     async with busy(chat, 1):
-        await metrics.wait_for(1, "hybrid_chat_sequences", state="active")
+        await metrics.wait_for(1, "hybrid_chat_generations_now", state="active")
 
-    await metrics.wait_for(before + 1, "hybrid_chat_sequences_total", outcome="cancelled")
-    await metrics.wait_for(0, "hybrid_chat_sequences", state="active")
+    await metrics.wait_for(before + 1, "hybrid_chat_generations_total", outcome="cancelled")
+    await metrics.wait_for(0, "hybrid_chat_generations_now", state="active")
 
 
 async def test_a_call_that_is_cancelled_frees_its_slot(chat: ChatClient, metrics: Metrics) -> None:
@@ -60,7 +60,7 @@ async def test_a_call_that_is_cancelled_frees_its_slot(chat: ChatClient, metrics
     async with aclosing(chat.stream(sampling=ENDLESS, hang_up=True)) as responses:
         await anext(responses)
 
-    await metrics.wait_for(before + 1, "hybrid_chat_sequences_total", outcome="cancelled")
+    await metrics.wait_for(before + 1, "hybrid_chat_generations_total", outcome="cancelled")
 
 
 async def test_leaving_and_refusing_at_full_speed_leave_the_server_up(chat: ChatClient) -> None:
@@ -84,10 +84,10 @@ async def test_a_whole_answer_that_is_left_frees_its_slots(chat: ChatClient, met
 
     async with asyncio.TaskGroup() as group:
         asking = group.create_task(chat.ask(sampling={**ENDLESS, "n": 2}))
-        await metrics.wait_for(2, "hybrid_chat_sequences", state="active")
+        await metrics.wait_for(2, "hybrid_chat_generations_now", state="active")
         asking.cancel()
 
-    await metrics.wait_for(before + 2, "hybrid_chat_sequences_total", outcome="cancelled")
+    await metrics.wait_for(before + 2, "hybrid_chat_generations_total", outcome="cancelled")
 
 
 async def test_a_request_that_is_left_while_it_waits_never_starts(chat: ChatClient, metrics: Metrics) -> None:
@@ -95,9 +95,9 @@ async def test_a_request_that_is_left_while_it_waits_never_starts(chat: ChatClie
 
     async with busy(chat), asyncio.TaskGroup() as group:
         asking = group.create_task(chat.ask(sampling=ENDLESS))
-        await metrics.wait_for(1, "hybrid_chat_sequences", state="waiting")
+        await metrics.wait_for(1, "hybrid_chat_generations_now", state="waiting")
         asking.cancel()
-        await metrics.wait_for(cancelled + 1, "hybrid_chat_sequences_total", outcome="cancelled")
+        await metrics.wait_for(cancelled + 1, "hybrid_chat_generations_total", outcome="cancelled")
 
     assert await outcomes(metrics, "started") == started + SLOTS
 
@@ -105,7 +105,7 @@ async def test_a_request_that_is_left_while_it_waits_never_starts(chat: ChatClie
 async def test_a_full_backlog_refuses_at_once(chat: ChatClient, metrics: Metrics) -> None:
     async with busy(chat), asyncio.TaskGroup() as group:
         waiting = [group.create_task(chat.ask(sampling=ENDLESS)) for _ in range(BACKLOG)]
-        await metrics.wait_for(BACKLOG, "hybrid_chat_sequences", state="waiting")
+        await metrics.wait_for(BACKLOG, "hybrid_chat_generations_now", state="waiting")
 
         with pytest.raises(AnswerError) as refused:
             await chat.ask(sampling=ENDLESS)
@@ -122,7 +122,7 @@ async def test_choices_that_do_not_all_fit_are_refused_together(chat: ChatClient
         await chat.ask(sampling={**ENDLESS, "n": SLOTS + BACKLOG + 1})
 
     assert refused.value.code is ErrorCode.RESOURCE_EXHAUSTED
-    await metrics.wait_for(cancelled + SLOTS + BACKLOG, "hybrid_chat_sequences_total", outcome="cancelled")
+    await metrics.wait_for(cancelled + SLOTS + BACKLOG, "hybrid_chat_generations_total", outcome="cancelled")
 
 
 async def test_the_timeout_of_a_waiting_request_passes(chat: ChatClient, metrics: Metrics) -> None:
@@ -133,7 +133,7 @@ async def test_the_timeout_of_a_waiting_request_passes(chat: ChatClient, metrics
             await anext(chat.stream(sampling=ENDLESS, timeout_us=100_000))
 
     assert expired.value.code is ErrorCode.DEADLINE_EXCEEDED
-    await metrics.wait_for(started + SLOTS, "hybrid_chat_sequences_total", outcome="started")
+    await metrics.wait_for(started + SLOTS, "hybrid_chat_generations_total", outcome="started")
 
 
 async def test_the_timeout_of_a_running_request_passes(chat: ChatClient) -> None:
@@ -156,8 +156,8 @@ async def test_the_urgent_overtake_those_who_wait(chat: ChatClient, metrics: Met
 
     async with asyncio.TaskGroup() as group, busy(chat):
         group.create_task(ask(3))
-        await metrics.wait_for(1, "hybrid_chat_sequences", state="waiting")
+        await metrics.wait_for(1, "hybrid_chat_generations_now", state="waiting")
         group.create_task(ask(1))
-        await metrics.wait_for(2, "hybrid_chat_sequences", state="waiting")
+        await metrics.wait_for(2, "hybrid_chat_generations_now", state="waiting")
 
     assert order == [1, 3]

@@ -20,7 +20,8 @@ from edge.engine.errors import (
     OverloadedError,
     StoppedError,
 )
-from edge.engine.generation import Delta, Failure, Finish, Generator
+from edge.engine.events import Delta, Failure, Finish
+from edge.engine.generator import Generator
 from edge.engine.sampling import Logits, Sampling
 from edge.engine.session import Provider, SessionConfig
 from edge.engine.tokens import Tokenizer
@@ -181,7 +182,8 @@ def test_too_many_are_refused_before_any_work(make_generator: MakeGenerator) -> 
 def test_a_passed_deadline_ends_the_work(make_generator: MakeGenerator, running: bool) -> None:
     generator = make_generator(slots=1)
     if not running:
-        generator.submit([65], LONG, Receiver())
+        generator.submit([65], LONG, first := Receiver())
+        first.next()
     late, started = Receiver(), time.monotonic()
     generator.submit([65], LONG, late, deadline=started + 0.3)
 
@@ -192,6 +194,7 @@ def test_a_passed_deadline_ends_the_work(make_generator: MakeGenerator, running:
     assert time.monotonic() - started < 1
     assert generator.statistics().expired == 1
     assert bool(late.deltas) == running
+    assert generator.statistics().started == 1
 
 
 def test_what_does_not_fit_is_refused_before_any_work(make_generator: MakeGenerator) -> None:

@@ -37,20 +37,13 @@ LONG: dict[str, Any] = {
 
 def read_gauges(site: Site, tier: str) -> dict[str, float]:
     """Sequences now `active`, `waiting`, and so far `cancelled`, from the tier's own metrics."""
-    if tier == "edge":
-        text = httpx.get(f"{site.edge_url}/metrics", timeout=5).text
-        patterns = {
-            "active": r'edge_generations\{state="active"\} (\S+)',
-            "waiting": r'edge_generations\{state="waiting"\} (\S+)',
-            "cancelled": r'edge_generations_ended_total\{how="cancelled"\} (\S+)',
-        }
-    else:
-        text = httpx.get(site.triton_metrics_url, timeout=5).text
-        patterns = {
-            "active": r'hybrid_chat_sequences\{[^}]*state="active"[^}]*\} (\S+)',
-            "waiting": r'hybrid_chat_sequences\{[^}]*state="waiting"[^}]*\} (\S+)',
-            "cancelled": r'hybrid_chat_sequences_total\{[^}]*outcome="cancelled"[^}]*\} (\S+)',
-        }
+    url = f"{site.edge_url}/metrics" if tier == "edge" else site.triton_metrics_url
+    text = httpx.get(url, timeout=5).text
+    patterns = {
+        "active": r'hybrid_chat_generations_now\{[^}]*state="active"[^}]*\} (\S+)',
+        "waiting": r'hybrid_chat_generations_now\{[^}]*state="waiting"[^}]*\} (\S+)',
+        "cancelled": r'hybrid_chat_generations_total\{[^}]*outcome="cancelled"[^}]*\} (\S+)',
+    }
     found = {name: re.search(pattern, text) for name, pattern in patterns.items()}
     return {name: float(match[1]) if match else 0.0 for name, match in found.items()}
 
