@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cloud.chat_metrics import ChatMetrics
 from cloud.chat_reply import Reply
-from cloud.chat_request import ChatRequest, cancelled_id, read_request
+from cloud.chat_request import ChatRequest, cancelled_ids, read_request
 from cloud.config import ChatConfig, read_settings
 from cloud.execution import session_config
 from cloud.responder import Exchange, LeftError, Responder
@@ -49,11 +49,12 @@ class ChatModel:
 
     def execute(self, requests: list[Any]) -> None:
         """Take `requests`; they are answered through their response senders."""
+        arrived = time.monotonic()  # what follows may compile a grammar, which takes time that others' deadlines count
         for request in requests:
             sender = TritonSender(request.get_response_sender())
             try:
-                if (unwanted := cancelled_id(request.parameters())) is None:
-                    self._begin(request.request_id(), _read(request), sender)
+                if (unwanted := cancelled_ids(request.parameters())) is None:
+                    self._begin(request.request_id(), _read(request), sender, arrived)
                 else:
                     self._responder.cancel(unwanted)
                     sender.end()
@@ -64,9 +65,9 @@ class ChatModel:
         """Stop; whatever still runs is told so."""
         self._running.close()
 
-    def _begin(self, request_id: str, request: ChatRequest, sender: "TritonSender") -> None:
+    def _begin(self, request_id: str, request: ChatRequest, sender: "TritonSender", arrived: float) -> None:
         prompt = _prompt_tokens(self._tokenizer, request.prompt)
-        deadline = None if request.timeout_s is None else time.monotonic() + request.timeout_s
+        deadline = None if request.timeout_s is None else arrived + request.timeout_s
         generations = [self._generator.prepare(prompt, sampling) for sampling in _samplings(request)]
         exchange = Exchange(request_id, sender, Reply(request, len(prompt)), generations, request.stream)
         self._responder.watch(exchange)

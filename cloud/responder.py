@@ -21,7 +21,11 @@ from edge.engine.generation import Generation
 _logger = logging.getLogger(__name__)
 _MOST_AT_ONCE: Final = 256
 _POLL_S: Final = 0.02
-"""How often those are asked whether they have left to whom nothing is being sent."""
+"""How often everybody is asked whether they have left."""
+_MOST_POLLING: Final = 0.2
+"""Part of the thread's time that may go into asking; each question is a round trip to tritonserver."""
+_MOST_UNWANTED: Final = 4096
+"""Ids to remember of requests that were cancelled before they came."""
 
 
 class LeftError(EngineError):
@@ -73,7 +77,6 @@ class Exchange:
         self.closed = self.reply.complete
         if self.closed or (self.stream and self.reply.fresh):
             self.sender.send(self.reply.take(), final=self.closed)
-        self.check()
 
     def check(self) -> None:
         """End the work of a client that has left."""
@@ -97,10 +100,11 @@ class Responder:
     """Owns the thread: `with Responder(...) as responder`. The other methods may be called from any thread."""
 
     def __init__(self, on_poll: Callable[[], bool]) -> None:
-        """`on_poll` runs on the thread about every 20 ms, until it says False and no request is open."""
+        """`on_poll` runs on the thread every 20 ms or so, until it says False and no request is open."""
         self._on_poll = on_poll
         self._posted: queue.SimpleQueue[tuple[Exchange | None, Callable[[], None]] | None] = queue.SimpleQueue()
         self._open: set[Exchange] = set()
+        self._unwanted: dict[str, None] = {}  # by age
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="responder", daemon=True)
 
@@ -121,15 +125,26 @@ class Responder:
 
     def watch(self, exchange: Exchange) -> None:
         """From now on, the request's work ends when its client leaves."""
-        self._posted.put((exchange, partial(self._open.add, exchange)))
+        self._posted.put((exchange, partial(self._watch, exchange)))
 
-    def cancel(self, request_id: str) -> None:
-        """End every open request of this id."""
-        self._posted.put((None, partial(self._cancel, request_id)))
+    def cancel(self, request_ids: frozenset[str]) -> None:
+        """End every request of these ids, also those that have not come yet."""
+        self._posted.put((None, partial(self._cancel, request_ids)))
 
-    def _cancel(self, request_id: str) -> None:
-        for exchange in [each for each in self._open if each.request_id == request_id]:
+    def _watch(self, exchange: Exchange) -> None:
+        self._open.add(exchange)
+        if exchange.request_id in self._unwanted:
+            exchange.leave()
+
+    def _cancel(self, request_ids: frozenset[str]) -> None:
+        leaving = [each for each in self._open if each.request_id in request_ids]
+        for exchange in leaving:  # all of their work first: telling them takes longer
+            exchange.cancel()
+        for exchange in leaving:
             self._act(exchange, exchange.leave)
+        self._unwanted |= dict.fromkeys(request_ids.difference(each.request_id for each in leaving))
+        while len(self._unwanted) > _MOST_UNWANTED:
+            del self._unwanted[next(iter(self._unwanted))]
 
     def _work(self) -> None:
         busy, due = True, time.monotonic()
@@ -138,11 +153,11 @@ class Responder:
             for exchange in changed:
                 self._act(exchange, exchange.respond)
             busy = busy or bool(changed)
-            if time.monotonic() >= due:
+            if (now := time.monotonic()) >= due:
                 for exchange in list(self._open):
                     self._act(exchange, exchange.check)
                 busy = self._on_poll() or bool(self._open)
-                due = time.monotonic() + _POLL_S
+                due = max(now + _POLL_S, time.monotonic() + (time.monotonic() - now) / _MOST_POLLING)
 
     def _collect(self, timeout_s: float | None) -> Collection[Exchange]:
         """

@@ -133,15 +133,16 @@ class EmbeddingModel:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self._batcher.__exit__, None, None, None)
 
-    async def embed(self, inputs: Inputs) -> tuple[list[NDArray[np.float32]], int]:
+    async def embed(self, inputs: Inputs, terms: Terms) -> tuple[list[NDArray[np.float32]], int]:
         """One L2-normed vector an input, and how many tokens were read.
 
         Raises:
-            EngineError: too many wait, an input is wrong, or the model failed.
+            EngineError: too many wait, an input is wrong, the deadline passed first, or the model failed.
         """
         rows = await asyncio.to_thread(self._read, inputs)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # neighbours of a length need little padding
-        futures = [asyncio.wrap_future(future) for future in self._batcher.submit([rows[i] for i in order])]
+        submitted = self._batcher.submit([rows[i] for i in order], priority=terms.priority, deadline=terms.deadline)
+        futures = [asyncio.wrap_future(future) for future in submitted]
         vectors = dict(zip(order, await asyncio.gather(*futures), strict=True))
         return [vectors[i] for i in range(len(rows))], sum(map(len, rows))
 

@@ -124,6 +124,9 @@ class Generator:
         with self._changed:
             if not self.alive:
                 raise StoppedError("the generator does not run")
+            if generation.cancelled:
+                self._counts.cancelled += 1
+                return
             if len(self._waiting) >= self._most_waiting + self._batch.free:
                 raise OverloadedError(f"{len(self._waiting)} generations wait already; try later or raise `waiting`")
             self._waiting.push(generation, priority, generation.deadline)

@@ -26,9 +26,9 @@ from cloud.wire import (
 )
 from edge.engine.template import ChatTemplate, TemplateError
 from router.backends import remaining_s
-from router.backends.triton_call import ChatCall
+from router.backends.triton_call import ChatCall, Leavers
 from router.backends.triton_tensors import CollectedAnswer, read_pieces, read_usage, say_chat, say_tensor, split_choices
-from router.config import TritonTarget
+from router.config import Cancel, TritonTarget
 from router.errors import (
     BackendError,
     DeadlineError,
@@ -61,9 +61,13 @@ class TritonBackend:
         self._client = InferenceServerClient(config.address)
         self._group = asyncio.TaskGroup()
         self._running: set[asyncio.Task[None]] = set()
+        chat = config.chat_model
+        self._leavers = Leavers(self._client, chat) if chat and config.cancel is Cancel.REQUEST else None
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        if self._leavers is not None:
+            self._start(self._leavers.work())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -139,7 +143,7 @@ class TritonBackend:
             "parameters": {CHAT_PRIORITY: query.priority.rank + 1},
             "timeout": _microseconds(timeout_s),
         }
-        call = ChatCall(self._client, request, self._config.cancel)
+        call = ChatCall(self._client, request, self._leavers)
         self._start(call.read(timeout_s))
         try:
             with triton_errors(self._name):

@@ -20,7 +20,7 @@ from edge.engine.errors import (
     OverloadedError,
     StoppedError,
 )
-from edge.engine.events import Delta, Failure, Finish
+from edge.engine.events import Delta, Event, Failure, Finish
 from edge.engine.generator import Generator
 from edge.engine.sampling import Logits, Sampling
 from edge.engine.session import Provider, SessionConfig
@@ -176,6 +176,108 @@ def test_too_many_are_refused_before_any_work(make_generator: MakeGenerator) -> 
 
     held[1].cancel()  # one that waits makes room
     generator.submit([65], GREEDY, Receiver())
+
+
+def test_a_batch_job_never_overtakes_however_soon_it_is_due(make_generator: MakeGenerator) -> None:
+    """It goes when nobody more urgent waits, also of those that came after it."""
+    generator = make_generator(slots=1)
+    running = generator.submit([65], LONG, first := Receiver())
+    first.next()
+    order: list[str] = []
+    now = time.monotonic()
+
+    def submit(name: str, priority: int, due_s: float | None) -> Receiver:
+        receiver = Receiver()
+
+        def deliver(event: Event) -> None:
+            if isinstance(event, Finish):
+                order.append(name)
+                if name == "standard":  # an urgent one that comes while others wait already
+                    submit("interactive too", 0, None)
+            receiver(event)
+
+        deadline = None if due_s is None else now + due_s
+        generator.submit([66], Sampling(temperature=0, max_tokens=1), deliver, priority=priority, deadline=deadline)
+        return receiver
+
+    last = submit("batch", 2, 60)
+    submit("standard, without deadline", 1, None)
+    submit("standard", 1, 90)
+    submit("interactive", 0, None)
+    running.cancel()
+    last.finish()
+
+    assert order == ["interactive", "standard", "interactive too", "standard, without deadline", "batch"]
+
+
+def test_what_expired_never_starts(make_generator: MakeGenerator) -> None:
+    """Deadlines that pass at any moment, some while the one before is at work: none gets a slot after it."""
+    generator = make_generator(slots=2)
+    now = time.monotonic()
+    receivers = [Receiver() for _ in range(60)]
+
+    for index, receiver in enumerate(receivers):
+        sampling = Sampling(temperature=0, max_tokens=30)
+        generator.submit(prompts(60)[index], sampling, receiver, priority=index % 3, deadline=now + index * 0.004)
+    events = [receiver.end() for receiver in receivers]
+
+    statistics = generator.statistics()
+    expired = [event for event in events if isinstance(event, Failure)]
+    unstarted = sum(not receiver.deltas for receiver in receivers)
+    assert all(isinstance(event.error, ExpiredError) for event in expired)
+    assert statistics.expired == len(expired)
+    assert 0 < statistics.finished == 60 - len(expired)
+    assert unstarted > 10
+    assert statistics.started_late == 0
+
+
+def test_a_passed_deadline_leaves_no_further_step(make_generator: MakeGenerator) -> None:
+    """Besides the one that runs at that moment."""
+    generator = make_generator(slots=1)
+    deadline = time.monotonic() + 0.3
+    after: list[Event] = []
+    done = threading.Event()
+
+    def deliver(event: Event) -> None:
+        if time.monotonic() > deadline:
+            after.append(event)
+        if isinstance(event, Failure):
+            done.set()
+
+    generator.submit([65], LONG, deliver, deadline=deadline)
+
+    assert done.wait(10)
+    assert len(after) <= 2
+    assert isinstance(after[-1], Failure)
+    assert generator.statistics().active == 0
+
+
+def test_who_cancels_at_a_token_gets_no_further_one(make_generator: MakeGenerator) -> None:
+    generator = make_generator(slots=1)
+    deltas: list[Event] = []
+
+    def deliver(event: Event) -> None:
+        deltas.append(event)
+        if len(deltas) == 5:
+            generation.cancel()
+
+    generation = generator.prepare([65], LONG)
+    generator.begin(generation, deliver)
+    while generator.statistics().cancelled == 0:
+        time.sleep(0.001)
+
+    assert len(deltas) == generator.statistics().completion_tokens == 5
+
+
+def test_who_left_before_the_work_began_never_starts(make_generator: MakeGenerator) -> None:
+    generator = make_generator()
+    generation = generator.prepare([65], LONG)
+
+    generation.cancel()
+    generator.begin(generation, Receiver())
+
+    statistics = generator.statistics()
+    assert (statistics.cancelled, statistics.waiting, statistics.started) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("running", [True, False])
