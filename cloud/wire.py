@@ -41,7 +41,10 @@ MOST_TOKENS: Final = 1_000_000
 """More than any context holds: generate up to the end of the context."""
 
 TIMEOUT_TEXT: Final = "Request timeout expired"
-"""What Triton says when a request's `timeout` passes in the queue of `embed`; its gRPC status is UNAVAILABLE."""
+"""
+What Triton says when a request's `timeout` passes in the queue of `embed`, or the longest wait of `embed/config.pbtxt`,
+if that is shorter; its gRPC status is UNAVAILABLE.
+"""
 QUEUE_FULL_TEXT: Final = "Exceeds maximum queue size"
 """What Triton says when the queue of `embed` is full; its gRPC status is UNAVAILABLE too."""
 

@@ -21,8 +21,8 @@ from tritonclient.utils import InferenceServerException
 from cloud.wire import CHAT_CANCEL, ChatInput, ChatOutput
 from router.backends.triton_tensors import say_text
 
-_GRACE_S: Final = 5.0
-"""The model ends its work at the deadline and says so; only a server that does not is cut off, this much later."""
+GRACE_S: Final = 5.0
+"""Triton ends work at its deadline and says so; only a server that does not is cut off, this much later."""
 _MOST_LEAVING: Final = 256
 
 
@@ -49,7 +49,7 @@ class Leavers:
             while len(ids) < _MOST_LEAVING and not self._ids.empty():
                 ids.append(self._ids.get_nowait())
             with suppress(InferenceServerException, grpc.aio.AioRpcError):  # a server that is gone does no work
-                async for _ in self._client.stream_infer(self._message(ids), stream_timeout=_GRACE_S):
+                async for _ in self._client.stream_infer(self._message(ids), stream_timeout=GRACE_S):
                     pass
 
     async def _message(self, ids: list[str]) -> AsyncIterator[dict[str, Any]]:
@@ -79,7 +79,7 @@ class ChatCall:
         if self._over:
             return
         self._reader = asyncio.current_task()
-        limit_s = None if timeout_s is None else timeout_s + _GRACE_S
+        limit_s = None if timeout_s is None else timeout_s + GRACE_S
         try:
             async for result, error in self._client.stream_infer(self._requests(), stream_timeout=limit_s):
                 self._over = self._over or error is not None or _is_final(result)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from cloud.wire import EMBEDDING_WIDTH
+from cloud.wire import EMBEDDING_WIDTH, TIMEOUT_TEXT
 from tests.cloud.clients import EmbedClient, Metrics
 
 
@@ -76,5 +76,5 @@ async def test_the_timeout_of_a_queued_request_passes(embed: EmbedClient) -> Non
 
     expired = [str(each.message()) for each in results if isinstance(each, InferenceServerException)]
     assert expired
-    assert all("timeout" in text for text in expired)
+    assert all(TIMEOUT_TEXT in text for text in expired)
     assert all(not isinstance(each, BaseException) for each in results[32:])
