@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +22,9 @@ from edge.engine.generation import Generation
 _logger = logging.getLogger(__name__)
 _MOST_AT_ONCE: Final = 256
 _POLL_S: Final = 0.02
-"""How often everybody is asked whether they have left."""
-_MOST_POLLING: Final = 0.2
-"""Part of the thread's time that may go into asking; each question is a round trip to tritonserver."""
+_ASKING_S: Final = 0.005
+"""Part of `_POLL_S` that may go into asking clients whether they have left: a round trip to tritonserver each."""
+_FAREWELLS_AT_ONCE: Final = 16
 _MOST_UNWANTED: Final = 4096
 """Ids to remember of requests that were cancelled before they came."""
 
@@ -103,7 +104,8 @@ class Responder:
         """`on_poll` runs on the thread every 20 ms or so, until it says False and no request is open."""
         self._on_poll = on_poll
         self._posted: queue.SimpleQueue[tuple[Exchange | None, Callable[[], None]] | None] = queue.SimpleQueue()
-        self._open: set[Exchange] = set()
+        self._open: dict[Exchange, None] = {}  # in the order in which they are asked whether they have left
+        self._left: deque[Exchange] = deque()  # who have not been told so yet
         self._unwanted: dict[str, None] = {}  # by age
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="responder", daemon=True)
@@ -132,16 +134,16 @@ class Responder:
         self._posted.put((None, partial(self._cancel, request_ids)))
 
     def _watch(self, exchange: Exchange) -> None:
-        self._open.add(exchange)
+        self._open[exchange] = None
         if exchange.request_id in self._unwanted:
             exchange.leave()
 
     def _cancel(self, request_ids: frozenset[str]) -> None:
         leaving = [each for each in self._open if each.request_id in request_ids]
-        for exchange in leaving:  # all of their work first: telling them takes longer
-            exchange.cancel()
         for exchange in leaving:
-            self._act(exchange, exchange.leave)
+            exchange.cancel()
+            del self._open[exchange]
+        self._left += leaving  # telling them takes longer than ending their work, and nobody waits for it
         self._unwanted |= dict.fromkeys(request_ids.difference(each.request_id for each in leaving))
         while len(self._unwanted) > _MOST_UNWANTED:
             del self._unwanted[next(iter(self._unwanted))]
@@ -149,15 +151,31 @@ class Responder:
     def _work(self) -> None:
         busy, due = True, time.monotonic()
         while not self._stopping:
-            changed = self._collect(max(0.0, due - time.monotonic()) if busy else None)
+            limit_s = 0.0 if self._left else max(0.0, due - time.monotonic()) if busy else None
+            changed = self._collect(limit_s)
             for exchange in changed:
                 self._act(exchange, exchange.respond)
+            self._say_farewell(_FAREWELLS_AT_ONCE)
             busy = busy or bool(changed)
-            if (now := time.monotonic()) >= due:
-                for exchange in list(self._open):
-                    self._act(exchange, exchange.check)
+            if time.monotonic() >= due:
+                self._ask_open()
                 busy = self._on_poll() or bool(self._open)
-                due = max(now + _POLL_S, time.monotonic() + (time.monotonic() - now) / _MOST_POLLING)
+                due = time.monotonic() + _POLL_S
+        self._say_farewell(len(self._left))
+
+    def _say_farewell(self, most: int) -> None:
+        for _ in range(min(most, len(self._left))):
+            exchange = self._left.popleft()
+            self._act(exchange, exchange.leave)
+
+    def _ask_open(self) -> None:
+        """Ask clients whether they have left; who is not asked now is asked first next time."""
+        end = time.monotonic() + _ASKING_S
+        for exchange in list(self._open):
+            self._open[exchange] = self._open.pop(exchange)
+            self._act(exchange, exchange.check)
+            if time.monotonic() >= end:
+                break
 
     def _collect(self, timeout_s: float | None) -> Collection[Exchange]:
         """
@@ -191,4 +209,4 @@ class Responder:
             _logger.exception("A response could not be sent; its request ends.")
             exchange.cancel()
         if exchange.closed:
-            self._open.discard(exchange)
+            self._open.pop(exchange, None)
