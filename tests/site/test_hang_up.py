@@ -97,7 +97,7 @@ def vanish(site: Site, tier: str, clients: int, *, stream: bool) -> float:
 @pytest.mark.parametrize("tier", ["edge", "cloud"])
 def test_the_work_of_those_who_vanish_ends_with_them(roomy: Site, tier: str, clients: int, stream: bool) -> None:
     """Nothing may ever run on; for the time, the best of three counts: other programs may need the machine too."""
-    took_s = []
+    took_s: list[float] = []
     while len(took_s) < ROUNDS and min(took_s, default=1.0) > ZERO_S:
         took_s.append(vanish(roomy, tier, clients, stream=stream))
 
