@@ -86,6 +86,7 @@ def vanish(site: Site, tier: str, clients: int, *, stream: bool) -> float:
     time.sleep(STILL_S)
     after = site.statistics(tier)
     assert after == zero, "something still runs"
+    assert after.cancelled > before.cancelled
     assert after.cancelled - before.cancelled + after.finished - before.finished == clients
     assert after.failed == before.failed
     assert after.started_late == 0
