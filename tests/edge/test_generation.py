@@ -211,24 +211,60 @@ def test_a_batch_job_never_overtakes_however_soon_it_is_due(make_generator: Make
 
 
 def test_what_expired_never_starts(make_generator: MakeGenerator) -> None:
-    """Deadlines that pass at any moment, some while the one before is at work: none gets a slot after it."""
+    """Deadlines that have passed, that pass at any moment, and none: nothing gets a slot after its own."""
     generator = make_generator(slots=2)
     now = time.monotonic()
-    receivers = [Receiver() for _ in range(60)]
+    deadlines = [now] * 10 + [now + index * 0.004 for index in range(40)] + [None] * 10
+    receivers = [Receiver() for _ in deadlines]
 
-    for index, receiver in enumerate(receivers):
+    for index, (prompt, deadline) in enumerate(zip(prompts(60), deadlines, strict=True)):
         sampling = Sampling(temperature=0, max_tokens=30)
-        generator.submit(prompts(60)[index], sampling, receiver, priority=index % 3, deadline=now + index * 0.004)
+        generator.submit(prompt, sampling, receivers[index], priority=index % 3, deadline=deadline)
     events = [receiver.end() for receiver in receivers]
 
     statistics = generator.statistics()
     expired = [event for event in events if isinstance(event, Failure)]
-    unstarted = sum(not receiver.deltas for receiver in receivers)
     assert all(isinstance(event.error, ExpiredError) for event in expired)
-    assert statistics.expired == len(expired)
-    assert 0 < statistics.finished == 60 - len(expired)
-    assert unstarted > 10
+    assert not any(receiver.deltas for receiver in receivers[:10])
+    assert statistics.started <= 50
+    assert (statistics.expired, statistics.finished) == (len(expired), 60 - len(expired))
+    assert len(expired) >= 10
+    assert statistics.finished >= 10
     assert statistics.started_late == 0
+
+
+def test_whatever_becomes_of_a_sequence_is_counted_once(make_generator: MakeGenerator) -> None:
+    """Deadlines, cancellations from other threads and ends of answers meet at any moment."""
+    generator = make_generator(slots=3, waiting=1000)
+    random = np.random.default_rng(5)
+    crowd = [prompt[:20] for prompt in prompts(300)]
+
+    def live(mine: list[list[int]], lifetimes: list[float], urgency: list[int]) -> None:
+        for prompt, lifetime_s, priority in zip(mine, lifetimes, urgency, strict=True):
+            sampling = Sampling(temperature=0, max_tokens=12)
+            deadline = time.monotonic() + lifetime_s if priority else None
+            generation = generator.submit(prompt, sampling, Receiver(), priority=priority, deadline=deadline)
+            if lifetime_s < 0.1:
+                threading.Timer(lifetime_s, generation.cancel).start()
+
+    threads = [
+        threading.Thread(
+            target=live,
+            args=(crowd[i::3], random.uniform(0, 0.3, 100).tolist(), random.integers(0, 3, 100).tolist()),
+        )
+        for i in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    while (now := generator.statistics()).active or now.waiting:
+        time.sleep(0.001)
+
+    assert now.finished + now.cancelled + now.expired == 300
+    assert min(now.finished, now.cancelled, now.expired) > 0
+    assert now.finished <= now.started < 300
+    assert now.started_late == now.failed == 0
 
 
 def test_a_passed_deadline_leaves_no_further_step(make_generator: MakeGenerator) -> None:

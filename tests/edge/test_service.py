@@ -269,6 +269,24 @@ async def test_a_passed_deadline_is_a_504(client: httpx.AsyncClient) -> None:
     assert response.json()["error"]["code"] == "deadline_exceeded"
 
 
+async def test_what_expires_while_it_waits_never_starts(own_client: httpx.AsyncClient) -> None:
+    def total(outcome: str) -> str:
+        return f'hybrid_chat_generations_total{{model="tiny",outcome="{outcome}"}}'
+
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(own_client.post(URL, json=LONG)) for _ in range(2)]
+        await wait_metric(own_client, 'hybrid_chat_generations_now{model="tiny",state="active"}', 2)
+        late = await own_client.post(URL, json=LONG, headers={"x-deadline-ms": "60", "x-priority": "interactive"})
+        counts = {
+            outcome: await metric(own_client, total(outcome)) for outcome in ("started", "started_late", "expired")
+        }
+        for task in running:
+            task.cancel()
+
+    assert late.status_code == 504
+    assert counts == {"started": 2, "started_late": 0, "expired": 1}
+
+
 async def test_a_failure_after_the_first_byte_is_an_error_event(client: httpx.AsyncClient) -> None:
     response = await client.post(URL, json={**LONG, "stream": True}, headers={"x-deadline-ms": "400"})
 
