@@ -49,7 +49,7 @@ class ChatModel:
 
     def execute(self, requests: list[Any]) -> None:
         """Take `requests`; they are answered through their response senders."""
-        arrived = time.monotonic()  # what follows may compile a grammar, which takes time that others' deadlines count
+        arrived = time.monotonic()  # deadlines count from here: a grammar that is compiled below takes its time
         for request in requests:
             sender = TritonSender(request.get_response_sender())
             try:

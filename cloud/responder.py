@@ -26,7 +26,11 @@ _ASKING_S: Final = 0.005
 """Part of `_POLL_S` that may go into asking clients whether they have left: a round trip to tritonserver each."""
 _FAREWELLS_AT_ONCE: Final = 16
 _MOST_UNWANTED: Final = 4096
-"""Ids to remember of requests that were cancelled before they came."""
+"""Ids to remember of requests that were cancelled before they came, ..."""
+_UNWANTED_S: Final = 10.0
+"""... for how long, ..."""
+_LONGEST_UNWANTED: Final = 64
+"""... and how many characters of one."""
 
 
 class LeftError(EngineError):
@@ -106,7 +110,7 @@ class Responder:
         self._posted: queue.SimpleQueue[tuple[Exchange | None, Callable[[], None]] | None] = queue.SimpleQueue()
         self._open: dict[Exchange, None] = {}  # in the order in which they are asked whether they have left
         self._left: deque[Exchange] = deque()  # who have not been told so yet
-        self._unwanted: dict[str, None] = {}  # by age
+        self._unwanted: dict[str, float] = {}  # since when, the oldest first
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="responder", daemon=True)
 
@@ -135,7 +139,8 @@ class Responder:
 
     def _watch(self, exchange: Exchange) -> None:
         self._open[exchange] = None
-        if exchange.request_id in self._unwanted:
+        since = self._unwanted.pop(exchange.request_id, None)
+        if since is not None and time.monotonic() - since < _UNWANTED_S:
             exchange.leave()
 
     def _cancel(self, request_ids: frozenset[str]) -> None:
@@ -144,7 +149,8 @@ class Responder:
             exchange.cancel()
             del self._open[exchange]
         self._left += leaving  # telling them takes longer than ending their work, and nobody waits for it
-        self._unwanted |= dict.fromkeys(request_ids.difference(each.request_id for each in leaving))
+        unknown = request_ids.difference(each.request_id for each in leaving)
+        self._unwanted |= dict.fromkeys((each for each in unknown if len(each) <= _LONGEST_UNWANTED), time.monotonic())
         while len(self._unwanted) > _MOST_UNWANTED:
             del self._unwanted[next(iter(self._unwanted))]
 

@@ -96,7 +96,7 @@ CHAT_CANCEL: Final = "chat_cancel"
 """
 Custom request parameter of `chat`: the ids of requests that shall end, separated by commas. The request that carries it
 (with an empty `text_input`, on any stream) gets an empty last response, the others the error `CANCELLED`. It may
-overtake a request that it ends.
+overtake a request that it ends, so ids are not to be used again.
 
 Cancelling the gRPC call works too, but can kill tritonserver 2.51: about once in some thousand times while tokens flow
 fast, and far more often just after an error or the last response. (The race was fixed in March 2025 by
