@@ -1,6 +1,7 @@
 """Who goes next."""
 
 import math
+from random import Random
 
 import pytest
 from hypothesis import strategies as st
@@ -38,9 +39,9 @@ class AgainstASortedList(RuleBasedStateMachine):
         assert self.waiting.pop() == first[3]
 
     @precondition(lambda self: self.model)
-    @rule(choice=st.randoms(use_true_random=False))
-    def discard(self, choice: "st.random.Random") -> None:  # type: ignore[name-defined]
-        entry = choice.choice(self.model)
+    @rule(random=st.randoms(use_true_random=False))
+    def discard(self, random: Random) -> None:
+        entry = random.choice(self.model)
         self.model.remove(entry)
         self.left.append(entry[3])
         assert self.waiting.discard(entry[3])
