@@ -25,7 +25,8 @@ tier, process = MemoryTier(most, Flushes()), psutil.Process()
 before, now, worst = process.memory_info().rss, time.time(), 0
 for n in range(int(sys.argv[2])):
     key = hashlib.sha256(str(n).encode()).digest()
-    tier.put(Record(key, Kind.EMBEDDING, bytes(size), "tenant-%d" % n, "model-%d" % n, now + n, now + n + 9999, ("t%d" % n,)))
+    names = ("tenant-%d" % n, "model-%d" % n)
+    tier.put(Record(key, Kind.EMBEDDING, bytes(size), *names, now + n, now + n + 9999, ("t%d" % n,)))
     if n % 1000 == 0:
         worst = max(worst, process.memory_info().rss - before)
 assert tier.statistics().bytes > 0.9 * most

@@ -1,5 +1,6 @@
 """What every cache tier promises, the same tests for each."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,8 +15,8 @@ from router.cache.flushes import Flushes
 from router.cache.memory import MemoryTier
 from router.cache.shared import SharedTier
 from router.config import cache as config
-from tests.cache.tier_records import make_key, make_record
 from tests.cache.redis_server import RedisServer, running_redis
+from tests.cache.tier_records import make_key, make_record
 
 Open = Callable[[], contextlib.AbstractAsyncContextManager[CacheTier]]
 
@@ -82,7 +83,7 @@ async def test_the_newest_of_a_key_counts(tier: CacheTier) -> None:
 
 async def test_expired_records_are_misses(tier: CacheTier) -> None:
     await tier.write([make_record("a", ttl_s=0.05), make_record("gone", stored_at=time.time() - 10, ttl_s=5)])
-    time.sleep(0.06)
+    await asyncio.sleep(0.06)
 
     assert await tier.read(make_key("a")) is None
     assert await tier.read(make_key("gone")) is None
