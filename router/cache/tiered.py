@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Final, Self
 
+from msgspec.structs import replace
+
 from router.cache import CacheTier, CacheTierError, Flush, FlushReport, Kind, Learn, Record, Selector, TierStatistics
 from router.cache.disk import DiskTier
 from router.cache.flushes import Flushes
@@ -165,6 +167,9 @@ class TieredRecords:
         newer = self._memory.peek(record.key)
         if newer is not None:
             return newer
+        # a copy of this thread's: malloc keeps an arena a thread, and one that lives on among a reading thread's
+        # short-lived buffers pins the pages around it; without this resident memory grew to twice the limit
+        record = replace(record, value=bytes(memoryview(record.value)))
         self._memory.put(record)
         for guarded in nearer:
             guarded.queue(record)
