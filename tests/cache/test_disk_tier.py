@@ -173,6 +173,17 @@ async def test_a_damaged_record_is_deleted_and_counted(tmp_path: Path) -> None:
         assert tier.statistics().entries == 10
 
 
+async def test_a_record_under_another_key_is_a_miss(tmp_path: Path) -> None:
+    records = await fill(tmp_path, 2)
+    with sqlite3.connect(file_of(tmp_path)) as connection:
+        first, second = (row[0] for row in connection.execute("SELECT sealed FROM records ORDER BY id"))
+        connection.execute("UPDATE records SET sealed = ? WHERE id = 1", (second,))
+        connection.execute("UPDATE records SET sealed = ? WHERE id = 2", (first,))
+    connection.close()
+
+    assert await read_all(tmp_path, records) == []
+
+
 async def test_a_cut_off_file_is_begun_afresh(tmp_path: Path) -> None:
     for seed in range(10):
         folder = tmp_path / str(seed)

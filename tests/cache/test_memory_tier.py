@@ -116,7 +116,7 @@ def test_what_comes_back_after_its_eviction_stays() -> None:
     evicted = next(n for n in range(249, -1, -1) if tier.peek(make_key(f"first {n}")) is None)
     tier.put(back := make_record(f"first {evicted}", size=1000))
 
-    for n in range(100):
+    for n in range(1000):
         tier.put(make_record(f"scanned {n}", size=1000))
 
     assert tier.peek(back.key) == back
