@@ -24,7 +24,7 @@ _USES_TO_STAY: Final = 2
 _SWEPT: Final = 4
 _SLICE: Final = 256
 _ENTRY_BYTES: Final = 512
-"""A record's own objects but its texts and value, the queue and index around it, and what the allocator adds to each."""
+"""A record's own objects but its texts and value, the queue and index around it, and what the allocator adds."""
 _GHOST_BYTES: Final = 224
 _LOST_SHARE: Final = 8
 """One part in so many of each value is counted on top for holes between values of different lengths."""

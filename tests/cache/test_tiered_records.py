@@ -237,8 +237,9 @@ async def test_a_tier_that_was_away_is_told_of_a_flush_when_it_is_back(redis: Re
                 while of(one, TierName.SHARED).open is False:
                     await one.read(make_key("missing"))
             for n in range(4):  # until the breaker of the writes is open too, which flushes go by
-                one.write(make_record(n))
+                one.write(make_record(n, tenant="other"))
             one.write(waiting := make_record("waiting", tenant="acme"))
+            await asyncio.sleep(0.05)  # now they are on their way
             async with asyncio.TaskGroup() as group:
                 flushing = group.create_task(flush_soon(one))
                 await asyncio.sleep(0.05)
