@@ -56,7 +56,7 @@ class Comparison:
     def _compare_frames(self, asked: Reading, stored: Reading) -> Refusal | None:
         if not _same_asks(asked.asks, stored.asks):
             return Refusal.QUESTION
-        if asked.past != stored.past and (asked.past or asked.present) and (stored.past or stored.present):
+        if asked.past != stored.past and _has_tense(asked) and _has_tense(stored):
             return Refusal.TENSE
         if (asked.future and _is_past(stored)) or (stored.future and _is_past(asked)):
             return Refusal.TENSE
@@ -161,6 +161,10 @@ def _content(reading: Reading) -> list[Token]:
     return reading.tokens
 
 
+def _has_tense(reading: Reading) -> bool:
+    return reading.past or reading.present or reading.future
+
+
 def _is_past(reading: Reading) -> bool:
     return not (reading.present or reading.future) and any(token.finite_past for token in reading.tokens)
 
@@ -176,10 +180,11 @@ def _same_asks(asked: list[str], stored: list[str]) -> bool:
 
 
 def _same_modals(asked: Reading, stored: Reading) -> bool:
-    """In `how` and its like only what may and what must be have to be told apart; elsewhere all."""
+    """Behind `how` and its like it matters little whether one can; behind another, should and must are alike."""
     one, other = set(asked.modals), set(stored.modals)
-    if any(name in {"qhow", "qlong", "qoften"} for name in asked.asks):
+    if any(name != "qmake" for name in asked.asks):
         one, other = ({"should" if modal == "must" else modal for modal in modals} for modals in (one, other))
+    if any(name in {"qhow", "qlong", "qoften"} for name in asked.asks):
         return one == other or not one or not other
     return one == other
 
@@ -268,7 +273,14 @@ class _Arrangement:
         verb = next((one for one in self._matches if (not one.exact or self._is_both(one)) and (one.there if asked else one.at) == (match.there if asked else match.at) - 1), None)
         if verb is None:
             return False
-        return verb.at < match.at or verb.asked.passive if asked else verb.there < match.there or verb.stored.passive
+        after, passive = (verb.at < match.at, verb.asked.passive) if asked else (verb.there < match.there, verb.stored.passive)
+        return after or passive or self._is_alone(verb, asked=asked)
+
+    def _is_alone(self, verb: Match, *, asked: bool) -> bool:
+        """Whether a verb has no object, so that who stands before it is who its noun is `of`."""
+        if asked:
+            return not any(one.at > verb.at and not one.asked.relation for one in self._matches)
+        return not any(one.there > verb.there and not one.stored.relation for one in self._matches)
 
     def _is_both(self, match: Match) -> bool:
         return {"n", "v"} <= set(self._lexicon.pos(match.asked.lemma))

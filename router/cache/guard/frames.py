@@ -7,6 +7,12 @@ _SUBJECT: Final = r"(?:i|you|we|one|someone|people)"
 _AUX: Final = r"(?:do|does|did|can|could|may|might|should|shall|would|will|must|is|are|was|were)"
 _NEED: Final = r"(?:need to|have to|has to|ought to)"
 
+_AMOUNTS: Final = (
+    "amount|area|balance|budget|charge|cost|debt|deposit|depth|distance|expense|fare|fee|fine|height|income|interest|length"
+    "|number|payment|penalty|percentage|population|price|probability|profit|rate|rent|revenue|risk|salary|size|speed|tax"
+    "|temperature|toll|value|volume|wage|weight|width"
+)
+"""Words for what is so much: how much they are is what they are."""
 _LEAD_INS: Final = tuple(
     re.compile(pattern)
     for pattern in (
@@ -27,6 +33,11 @@ _LEAD_INS: Final = tuple(
 _ASKING: Final = tuple(
     (tuple(cues.split("|")), re.compile(pattern), name)
     for cues, pattern, name in (
+        ("need to", rf"\b(how (?:much|many) [a-z ]{{1,40}}?) (?:do|does|will|would) {_SUBJECT} need (?=to\b)", r"\1 need "),
+        ("how ", rf"\bhow (?:much|high|large|big|great|low) (is|are|was|were) (?=(?:(?:the|my|a|an) )?(?:\w+ )?(?:{_AMOUNTS})\b)", r"what \1 "),
+        ("way", r"\b(?:is|are) there (?:a|any) ways? (?:to|of)\b", "qhow"),
+        ("reason", r"\bwhat (?:could|can|might|may) be the reasons? (?:that |why |for )?", "qwhy "),
+        ("cause|led to", r"^what (?:causes|caused|led to|has caused) (?=the \w+ of )", "qwhy "),
         ("how", r"^i (?:want|would like|am trying|need) to (.+?)[.,;] how (?:do|can|should) i do (?:that|this|it)\b", r"qhow \1"),
         ("explain|describe", r"^(?:explain|describe)(?: to me)? (?=the (?:difference|meaning)\b)", "what is "),
         ("differ", r"\bhow (?:do|does|did) (.+?) differ from (\S+(?: \w+){0,2})", r"what is the difference between \1 and \2"),
@@ -50,7 +61,7 @@ _ASKING: Final = tuple(
         ("give|show|write|make|create|get", r"^(?:give|show|write|make|create|get) (?:me )?(?:a|an) (?=(?:summary|translation|explanation|list|description)\b)", ""),
         ("calculate|compute|work out|determine|name|list", r"^(?:calculate|compute|work out|determine|name|list|list out) ", "qwhat "),
         ("i ", r"^i (?:need|want|would like|'d like) (?:a|an) ", "qmake a "),
-        ("give", r"^give me (?:a|an) ", "qmake a "), ("write|draft|compose|create|generate|make|prepare|produce", r"^(?:write|draft|compose|create|generate|make|prepare|produce)(?: me| us)? ", "qmake "),
+        ("give|tell", r"^(?:give|tell) me (?:a|an) ", "qmake a "), ("write|draft|compose|create|generate|make|prepare|produce", r"^(?:write|draft|compose|create|generate|make|prepare|produce)(?: me| us)? ", "qmake "),
         ("how often|how freq|how many times", rf"\bhow often\b|\bhow frequently\b|\bhow many times (?={_AUX})", "qoften "),
         ("how long", r"\bfor how long\b|\bhow long\b", "qlong"),
         ("it take", rf"\b(qlong|q?how many \w+) (?:does|will|would|did) it take (?:me |you |us |one )?", r"\1 "),
@@ -59,7 +70,7 @@ _ASKING: Final = tuple(
         ("what year|which year", r"\b(?:in )?(?:what|which) year\b", "qwhen qyear"),
         ("what date|which date", r"\bon (?:what|which) date\b", "qwhen"),
         ("what place|which place", r"\b(?:in|at) (?:what|which) place\b", "qwhere"),
-        ("the reason|which reason|what reason|how come", r"\bfor (?:what|which) reason\b|\b(?:what|which) (?:is|was|are|were) the reasons? (?:that |why |for which )?|\bhow come\b", "qwhy "),
+        ("the reason|which reason|what reason|how come", r"\bfor (?:what|which) reason\b|\b(?:what|which) (?:is|was|are|were) the reasons? (?:that |why |for which |for (?=the \w+ of ))?|\bhow come\b", "qwhy "),
         ("what ma", r"^what (?:makes|made) ", "qwhy "),
         ("what cause", r"^what (?:causes|caused) (?=.* to )", "qwhy "),
         ("do to", r"\bwhat (?:do|does|should|must) (?:i|you|we|one) (?:have|need)? ?(?:to )?do to\b", "qhow mmust"),

@@ -20,7 +20,8 @@ from msgspec import Struct
 
 from edge.engine.files import replace_file
 
-FIRST_SENSES, MORE_SENSES, LEAST_SHARE = 1, 2, 0.15
+FIRST_SENSES: Final = {"n": 2, "v": 1, "a": 2, "r": 2}
+MORE_SENSES, LEAST_SHARE = 2, 0.15
 """WordNet orders senses by use: the first are kept, more if they were ever seen, and those with that share of all uses."""
 FILES: Final = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}
 DERIVATION, ANTONYM = "+", "!"
@@ -82,7 +83,7 @@ def make(folder: Path) -> list[str]:
 
     def frequent(pos: str, offset: int, word: str) -> bool:
         rank, uses = counts.get((pos, offset, word), (99, 0))
-        return rank <= FIRST_SENSES or (rank <= MORE_SENSES and uses > 0) or uses > LEAST_SHARE * totals[word, pos] > 0
+        return rank <= FIRST_SENSES[pos] or (rank <= MORE_SENSES and uses > 0) or uses > LEAST_SHARE * totals[word, pos] > 0
 
     synsets = {(one.pos, one.offset): one for one in read_synsets(folder)}
     groups: dict[str, tuple[set[int], set[int], set[int]]] = defaultdict(lambda: (set(), set(), set()))

@@ -190,6 +190,7 @@ class _Scan:
         self._relation = self._clause = ""
         self._be = self._joined = False
         self._negation = ""
+        self._told = 0
         self.asks: list[str] = []
         self.modals: list[str] = []
         self.past = self.present = self.future = False
@@ -198,6 +199,8 @@ class _Scan:
     def take(self, word: str, words: list[str], at: int) -> None:
         """Read one word; `words[at]` is where it stands."""
         following = words[at + 1] if at + 1 < len(words) else ""
+        if word == "." and following:
+            self._suppose()
         fresh, self._fresh = self._fresh, False
         if word in _PUNCTUATION:
             self._punctuate(word)
@@ -239,6 +242,13 @@ class _Scan:
         if self._negation:
             self._add("not")
         return self._tokens
+
+    def _suppose(self) -> None:
+        """Take a statement before the question for what the question supposes: I am 8. Who ...?, if I am 8, who ...?"""
+        if not self.asks and not self.modals and self._told == 0:
+            for token in self._tokens:
+                token.clause = token.clause or "if"
+        self._told = len(self._tokens)
 
     def _possess(self) -> None:
         """Put the owner's whole name behind `of`: Lake Erie's, each customer's, my brother's."""
