@@ -1,8 +1,8 @@
 """
-`make bench-cache-guard DATA=DIR`: what the semantic cache's guards refuse and let pass, beside a plain cosine threshold.
+What the semantic cache's guards refuse and let pass, beside a plain cosine threshold.
 
-Pairs come from `tests/cache/pairs`: the guards and the similarity were tuned on one part, the bars are for the other. DIR
-holds NAME.jsonl files, rows with a `prompt`: natural questions, each asked once, so that every hit has to be judged.
+Pairs come from `tests/cache/pairs`: the guards and the similarity were tuned on one part, the bars are for another.
+`--data DIR` holds NAME.jsonl files, rows with a `prompt`: natural questions, each asked once, so that every hit has to be judged.
 """
 
 import sys
@@ -213,9 +213,18 @@ def judge_questions(name: str, questions: Sequence[str], hits: Sequence[tuple[st
         click.echo(f"hit ({verdict}):\n  {asked!r}\n  {stored!r}")
     share = len(doubtful) / len(questions)
     return [
-        Row(f"{name}: natural questions", str(len(questions)), f">= {FEWEST_QUESTIONS}", len(questions) >= FEWEST_QUESTIONS),
-        Row(f"{name}: their hits, of which the same text", f"{len(hits)}, {len(hits) - len(doubtful)}", "-", holds=True),
-        Row(f"{name}: their other hits, all counted wrong", f"{share:.3%}", f"<= {MOST_WRONG:.1%}", share <= MOST_WRONG),
+        Row(
+            f"{name}: natural questions",
+            str(len(questions)),
+            f">= {FEWEST_QUESTIONS}",
+            len(questions) >= FEWEST_QUESTIONS,
+        ),
+        Row(
+            f"{name}: their hits, of which the same text", f"{len(hits)}, {len(hits) - len(doubtful)}", "-", holds=True
+        ),
+        Row(
+            f"{name}: their other hits, all counted wrong", f"{share:.3%}", f"<= {MOST_WRONG:.1%}", share <= MOST_WRONG
+        ),
     ]
 
 
@@ -232,7 +241,14 @@ def measure_guard(questions: Sequence[str]) -> list[Row]:
             rows.append(Row(f"guard: {title}, both new, p50 / p99", _shown(fresh), "-", holds=True))
             again = _time_calls(guard.refuse, some, known=True)
             holds = float(np.median(again)) < MOST_CALL_MS
-            rows.append(Row(f"guard: {title}, stored one read before, p50 / p99", _shown(again), f"p50 < {MOST_CALL_MS:g} ms", holds))
+            rows.append(
+                Row(
+                    f"guard: {title}, stored one read before, p50 / p99",
+                    _shown(again),
+                    f"p50 < {MOST_CALL_MS:g} ms",
+                    holds,
+                )
+            )
     return rows
 
 
@@ -254,10 +270,21 @@ def _shown(took: Sequence[float]) -> str:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of natural questions.")
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of natural questions."
+)
 @click.option("--store", type=click.Path(path_type=Path), default=Path(".models"), help="The model store.")
-@click.option("--vectors", type=click.Path(path_type=Path, file_okay=False), help="A folder that keeps vectors between runs.")
-@click.option("--part", "parts", type=click.Choice([one.value for one in Part]), multiple=True, default=[one.value for one in Part], help="Which pairs.")
+@click.option(
+    "--vectors", type=click.Path(path_type=Path, file_okay=False), help="A folder that keeps vectors between runs."
+)
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice([one.value for one in Part]),
+    multiple=True,
+    default=[one.value for one in Part],
+    help="Which pairs.",
+)
 @click.option("--write", is_flag=True, help="Calibrate the similarity on the tuning part and write the table.")
 def main(data: Path | None, store: Path, vectors: Path | None, parts: Sequence[Part], *, write: bool) -> None:
     """Measure the guards."""
@@ -278,7 +305,8 @@ def main(data: Path | None, store: Path, vectors: Path | None, parts: Sequence[P
             replace_file(TABLE, msgspec.json.format(msgspec.json.encode(list(table.values())), indent=1) + b"\n")
             continue
         similarity = calibrated_similarity(name)
-        assert similarity is not None, f"{TABLE} has no {name}"
+        if similarity is None:
+            raise click.ClickException(f"{TABLE} has no {name}: run with --write first")
         for part in parts:
             rows += judge_part(Part(part), name, similarity, try_part(Part(part), guard, found))
         if questions:

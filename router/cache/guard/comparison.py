@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Final
 
 from msgspec import Struct
@@ -27,7 +27,7 @@ _UNIT_NAMES: Final = frozenset(UNITS.values())
 _ANY_ASKS: Final = frozenset({"qwhat", "qmake"})
 _WHEN: Final = frozenset({"qwhen", "qtime", "qyear"})
 _TIME_TAKEN: Final = "take"
-_TIMES: Final = frozenset("second minute hour day week month year".split())
+_TIMES: Final = frozenset(["second", "minute", "hour", "day", "week", "month", "year"])
 
 
 class Match(Struct, gc=False):
@@ -108,7 +108,11 @@ class Comparison:
         a, b = one.lemma, other.lemma
         if _closed(a) or _closed(b) or self._lexicon.opposite(a, b):
             return False
-        return _spelt(a) == _spelt(b) or (a not in FORMATS and b not in FORMATS and self._lexicon.synonymous(a, b)) or self._lexicon.derived(a, b)
+        return (
+            _spelt(a) == _spelt(b)
+            or (a not in FORMATS and b not in FORMATS and self._lexicon.synonymous(a, b))
+            or self._lexicon.derived(a, b)
+        )
 
     def _explain(self, left: list[Token], over: list[Token]) -> Refusal:
         """What kind of words the unmatched ones are."""
@@ -151,11 +155,19 @@ def _closed(lemma: str) -> bool:
 
 def _spelt(word: str) -> str:
     """British and American spellings as one."""
-    return word.replace("our", "or").replace("ise", "ize").replace("yse", "yze").replace("tre", "ter").replace("ll", "l").replace("ae", "e").replace("oe", "e")
+    return (
+        word.replace("our", "or")
+        .replace("ise", "ize")
+        .replace("yse", "yze")
+        .replace("tre", "ter")
+        .replace("ll", "l")
+        .replace("ae", "e")
+        .replace("oe", "e")
+    )
 
 
 def _content(reading: Reading) -> list[Token]:
-    timed = any(a.lemma == "many" and b.lemma in _TIMES for a, b in zip(reading.tokens, reading.tokens[1:], strict=False))
+    timed = any(a.lemma == "many" and b.lemma in _TIMES for a, b in pairwise(reading.tokens))
     if timed or "qlong" in reading.asks:
         return [token for token in reading.tokens if token.lemma != _TIME_TAKEN]
     return reading.tokens
@@ -172,7 +184,7 @@ def _is_past(reading: Reading) -> bool:
 def _same_asks(asked: list[str], stored: list[str]) -> bool:
     """What they ask for, in any order; a plain request may be put as a question for a thing."""
     one, other = Counter(asked), Counter(stored)
-    only, missing = set((one - other)) - _ANY_ASKS, set((other - one)) - _ANY_ASKS
+    only, missing = set(one - other) - _ANY_ASKS, set(other - one) - _ANY_ASKS
     if not only and not missing:
         return True
     both = only | missing
@@ -192,8 +204,13 @@ def _same_modals(asked: Reading, stored: Reading) -> bool:
 def _same_counts(asked: list[Token], stored: list[Token], matches: list[Match], lexicon: Lexicon) -> bool:
     """Whether every number counts the same thing on both sides."""
     twins = {id(match.asked): match.stored for match in matches}
-    for here, behind in zip(asked, asked[1:], strict=False):
-        counts = here.lemma.startswith("#") and not _YEAR.fullmatch(here.lemma) and behind.relation == here.relation and lexicon.pos(behind.lemma)[:1] in {"n", ""}
+    for here, behind in pairwise(asked):
+        counts = (
+            here.lemma.startswith("#")
+            and not _YEAR.fullmatch(here.lemma)
+            and behind.relation == here.relation
+            and lexicon.pos(behind.lemma)[:1] in {"n", ""}
+        )
         if not counts or behind.lemma.startswith("#") or id(here) not in twins:
             continue
         there = next(at for at, token in enumerate(stored) if token is twins[id(here)])
@@ -207,11 +224,25 @@ def _same_counts(asked: list[Token], stored: list[Token], matches: list[Match], 
 def _names(modifier: Token, head: Token, lexicon: Lexicon) -> bool:
     """Whether two words may make one name of a thing."""
     counts = modifier.lemma.startswith("#") and not _YEAR.fullmatch(modifier.lemma)
-    return not (counts or modifier.grade or head.passive or lexicon.pos(modifier.lemma)[:1] == "a" or "n" not in lexicon.pos(head.lemma))
+    return not (
+        counts
+        or modifier.grade
+        or head.passive
+        or lexicon.pos(modifier.lemma)[:1] == "a"
+        or "n" not in lexicon.pos(head.lemma)
+    )
 
 
 _YEAR: Final = re.compile(r"#[12]\d{3}")
-_ALIKE: Final = ({"in", "with"}, {"in", "to"}, {"for", "of"}, {"for", "to"}, {"on", "about"}, {"for", "to do"}, {"on", "for"})
+_ALIKE: Final = (
+    {"in", "with"},
+    {"in", "to"},
+    {"for", "of"},
+    {"for", "to"},
+    {"on", "about"},
+    {"for", "to do"},
+    {"on", "for"},
+)
 """Relations that are put for each other where nothing else differs."""
 
 
@@ -264,16 +295,34 @@ class _Arrangement:
         """Whether the word it stands before is one that it hangs on, on the other side: a kitchen tap, in the kitchen."""
         if asked:
             head = next((one for one in self._matches if one.at == match.at + 1), None)
-            return head is not None and (head.there < match.there or match.there == 0) and _names(match.asked, head.asked, self._lexicon)
+            return (
+                head is not None
+                and (head.there < match.there or match.there == 0)
+                and _names(match.asked, head.asked, self._lexicon)
+            )
         head = next((one for one in self._matches if one.there == match.there + 1), None)
-        return head is not None and (head.at < match.at or match.at == 0) and _names(match.stored, head.stored, self._lexicon)
+        return (
+            head is not None
+            and (head.at < match.at or match.at == 0)
+            and _names(match.stored, head.stored, self._lexicon)
+        )
 
     def _nominal(self, match: Match, asked: bool) -> bool:
         """Whether a verb's object became what its noun is `of`: what it means, the meaning of it."""
-        verb = next((one for one in self._matches if (not one.exact or self._is_both(one)) and (one.there if asked else one.at) == (match.there if asked else match.at) - 1), None)
+        verb = next(
+            (
+                one
+                for one in self._matches
+                if (not one.exact or self._is_both(one))
+                and (one.there if asked else one.at) == (match.there if asked else match.at) - 1
+            ),
+            None,
+        )
         if verb is None:
             return False
-        after, passive = (verb.at < match.at, verb.asked.passive) if asked else (verb.there < match.there, verb.stored.passive)
+        after, passive = (
+            (verb.at < match.at, verb.asked.passive) if asked else (verb.there < match.there, verb.stored.passive)
+        )
         return after or passive or self._is_alone(verb, asked=asked)
 
     def _is_alone(self, verb: Match, *, asked: bool) -> bool:
@@ -301,9 +350,13 @@ class _Arrangement:
         if verb.asked.relation or verb.stored.relation:
             return True
         if verb.asked.passive:
-            before = [one for one in self._matches if one.at < verb.at and not one.asked.relation and not one.asked.clause]
+            before = [
+                one for one in self._matches if one.at < verb.at and not one.asked.relation and not one.asked.clause
+            ]
             return not before or max(before, key=lambda one: one.at).there > verb.there
-        before = [one for one in self._matches if one.there < verb.there and not one.stored.relation and not one.stored.clause]
+        before = [
+            one for one in self._matches if one.there < verb.there and not one.stored.relation and not one.stored.clause
+        ]
         return not before or max(before, key=lambda one: one.there).at > verb.at
 
     def _same_clause(self, match: Match) -> bool:
@@ -328,5 +381,10 @@ class _Arrangement:
     def _describes(self, match: Match) -> bool:
         """An adjective may stand before its noun or behind `is`; but not where there is another to mistake it for."""
         pos = self._lexicon.pos(match.asked.lemma)
-        adjectives = [one for one in self._matches if one.asked.lemma not in QUANTIFIERS if self._lexicon.pos(one.asked.lemma)[:1] in {"a", "r"} or one.asked.grade]
+        adjectives = [
+            one
+            for one in self._matches
+            if one.asked.lemma not in QUANTIFIERS
+            if self._lexicon.pos(one.asked.lemma)[:1] in {"a", "r"} or one.asked.grade
+        ]
         return bool(match.asked.grade or pos[:1] in {"a", "r"}) and len(adjectives) == 1

