@@ -2,7 +2,8 @@
 What the semantic cache's guards refuse and let pass, beside a plain cosine threshold.
 
 Pairs come from `tests/cache/pairs`: the guards and the similarity were tuned on one part, the bars are for another.
-`--data DIR` holds NAME.jsonl files, rows with a `prompt`: natural questions, each asked once, so that every hit has to be judged.
+`--data DIR` holds NAME.jsonl files, rows with a `prompt`: natural questions, each asked once, so that every hit has to
+be judged.
 """
 
 import sys

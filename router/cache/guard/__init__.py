@@ -2,8 +2,8 @@
 Guards of the semantic cache: whether two questions that an embedding takes for one may share an answer.
 
 An embedding puts questions close that differ in one number, name or `not`. The guard therefore asks for an explanation
-of every word: it must have its like on the other side, and hang on the rest in the same way. What cannot be explained is
-refused: a miss costs one generation, a false hit a wrong answer.
+of every word: it must have its like on the other side, and hang on the rest in the same way. What cannot be explained
+is refused: a miss costs one generation, a false hit a wrong answer.
 """
 
 from functools import lru_cache

@@ -229,7 +229,7 @@ def _names(modifier: Token, head: Token, lexicon: Lexicon) -> bool:
         or modifier.grade
         or head.passive
         or lexicon.pos(modifier.lemma)[:1] == "a"
-        or "n" not in lexicon.pos(head.lemma)
+        or "n" not in (lexicon.pos(head.lemma) or "n")
     )
 
 
@@ -292,7 +292,7 @@ class _Arrangement:
         return any({one, other} == pair for pair in _ALIKE)
 
     def _compounded(self, match: Match, asked: bool) -> bool:
-        """Whether the word it stands before is one that it hangs on, on the other side: a kitchen tap, in the kitchen."""
+        """Whether it stands before a word that it hangs on, on the other side: a kitchen tap, a tap in the kitchen."""
         if asked:
             head = next((one for one in self._matches if one.at == match.at + 1), None)
             return (

@@ -41,7 +41,7 @@ _ASKING: Final = tuple(
         ),
         (
             "how ",
-            rf"\bhow (?:much|high|large|big|great|low) (is|are|was|were) (?=(?:(?:the|my|a|an) )?(?:\w+ )?(?:{_AMOUNTS})\b)",
+            rf"\bhow (?:much|high|large|big|great|low) (is|are|was|were) (?=(?:(?:the|my|a|an) )?(?:\w+ ){{0,2}}(?:{_AMOUNTS})\b)",
             r"what \1 ",
         ),
         ("way", r"\b(?:is|are) there (?:a|any) ways? (?:to|of)\b", "qhow"),
@@ -101,8 +101,8 @@ _ASKING: Final = tuple(
         ("give|tell", r"^(?:give|tell) me (?:a|an) ", "qmake a "),
         (
             "write|draft|compose|create|generate|make|prepare|produce",
-            r"^(?:write|draft|compose|create|generate|make|prepare|produce)(?: me| us)? ",
-            "qmake ",
+            r"^((?:in|on|for|using|with) [^,]{1,40}, )?(?:write|draft|compose|create|generate|make|prepare|produce)(?: me| us)? ",
+            r"\1qmake ",
         ),
         (
             "how often|how freq|how many times",

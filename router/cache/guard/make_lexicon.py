@@ -53,9 +53,8 @@ def read_synsets(folder: Path) -> Iterator[Synset]:
             links = []
             for link in range(int(parts[at])):
                 symbol, offset, other, places = parts[at + 1 + 4 * link : at + 5 + 4 * link]
-                links.append(
-                    (symbol, int(places[:2], 16) - 1, other.replace("s", "a"), int(offset), int(places, 0) - 1)
-                )
+                own, there = divmod(int(places, 16), 256)
+                links.append((symbol, own - 1, other.replace("s", "a"), int(offset), there - 1))
             yield Synset(pos, int(parts[0]), words, links)
 
 
@@ -117,7 +116,8 @@ def make(folder: Path) -> list[str]:
 def _lines(
     groups: dict[str, tuple[set[int], set[int], set[int]]], words: set[str], totals: dict[tuple[str, str], int]
 ) -> Iterator[str]:
-    for word in sorted({word for word in words if usable(word) and "_" not in word} | set(groups)):
+    verbs = {word for word, pos in totals if pos == "v"}  # all: grammar needs them, and texts were counted long ago
+    for word in sorted({word for word in words | verbs if usable(word) and "_" not in word} | set(groups)):
         pos = "".join(sorted((pos for pos in FILES if (word, pos) in totals), key=lambda pos: -totals[word, pos]))
         columns = [" ".join(_base36(one) for one in sorted(column)) for column in groups[word]]
         yield "\t".join((word.replace("_", " "), pos, *columns))

@@ -157,7 +157,7 @@ def _proper_names(text: str) -> frozenset[str]:
     """Words with a capital that no sentence's start gave them, in lower case."""
     return frozenset(
         found.group().lower()
-        for found in re.finditer(r"[^\W\d_][\w'+#]*", text)
+        for found in re.finditer(r"[^\W\d_][\w+#]*", text)
         if not found.group().islower()
         and (
             (not found.group()[1:].islower() and len(found.group()) > 1)
@@ -353,7 +353,7 @@ class _Scan:
         ) or (word in {"on", "in"} and ends):
             self._add(word)
         elif relation == "to" and word == "to" and self._is_verb(following):
-            self._relation = "to do"
+            self._relation = "than" if self._relation == "than" else "to do"
         elif word == "using" and self._negation:
             self._add(word, "use")
         elif self._relation == "than" and relation in {"by", "in"}:
@@ -405,6 +405,8 @@ class _Scan:
         ended = self._tokens and self._tokens[-1].relation == self._relation not in {"", "to do"} and not self._joined
         if ended and self._lexicon.pos(lemma)[:1] == "v" and not proper:
             self._relation = ""  # a verb behind a preposition's noun
+        if ended and self._lexicon.pos(lemma)[:1] == "a" and self._ends(following):
+            self._relation = ""  # what is said of all before
         token = Token(word, lemma, grade, self._relation, self._clause, proper=proper, joined=self._joined)
         if self._tokens and not self._joined:
             last = self._tokens[-1]
@@ -416,6 +418,9 @@ class _Scan:
             and "v" in self._lexicon.pos(lemma)
         ):
             token.passive = True
+        if self._be and self._relation == "to do" and self._tokens and self._ends(following):
+            last = self._tokens[-1]  # easy to read: who is read comes first
+            token.passive = token.passive or (not last.relation and self._lexicon.pos(last.lemma)[:1] == "a")
         token.finite_past = not token.passive and (word.endswith("ed") or word in _PASTS)
         if self._negation and (
             self._negation == "next" or "v" in self._lexicon.pos(lemma) or grade or "a" in self._lexicon.pos(lemma)[:1]
