@@ -195,9 +195,14 @@ def _same_modals(asked: Reading, stored: Reading) -> bool:
     """Behind `how` and its like it matters little whether one can; behind another, should and must are alike."""
     one, other = set(asked.modals), set(stored.modals)
     if any(name != "qmake" for name in asked.asks):
-        one, other = ({"should" if modal == "must" else modal for modal in modals} for modals in (one, other))
+        one, other = ({"should" if modal in {"must", "need"} else modal for modal in modals} for modals in (one, other))
     if any(name in {"qhow", "qlong", "qoften"} for name in asked.asks):
         return one == other or not one or not other
+    if "need" in one ^ other:
+        one, other = (
+            modals - {"need", "should", "must"} | ({"need"} if modals & {"need", "should", "must"} else set())
+            for modals in (one, other)
+        )
     return one == other
 
 
@@ -242,6 +247,7 @@ _ALIKE: Final = (
     {"on", "about"},
     {"for", "to do"},
     {"on", "for"},
+    {"of", "with"},
 )
 """Relations that are put for each other where nothing else differs."""
 
@@ -313,8 +319,8 @@ class _Arrangement:
             (
                 one
                 for one in self._matches
-                if (not one.exact or self._is_both(one))
-                and (one.there if asked else one.at) == (match.there if asked else match.at) - 1
+                if (one.there if asked else one.at) - (match.there if asked else match.at)
+                in ((-1, 1) if not one.exact else (-1,) if self._is_verb(one) else ())
             ),
             None,
         )
@@ -331,8 +337,8 @@ class _Arrangement:
             return not any(one.at > verb.at and not one.asked.relation for one in self._matches)
         return not any(one.there > verb.there and not one.stored.relation for one in self._matches)
 
-    def _is_both(self, match: Match) -> bool:
-        return {"n", "v"} <= set(self._lexicon.pos(match.asked.lemma))
+    def _is_verb(self, match: Match) -> bool:
+        return self._lexicon.pos(match.asked.lemma)[:1] == "v"
 
     def _acts(self, match: Match) -> bool:
         """Whether one that a passive verb has behind `by` stands before that verb where it is active."""
@@ -367,6 +373,8 @@ class _Arrangement:
         return one == other or ({one, other} == {"", "if"} and not self._both_suppose)
 
     def _may_turn(self, one: Match, other: Match) -> bool:
+        if (one.asked.fronted or one.stored.fronted) != (other.asked.fronted or other.stored.fronted):
+            return True
         if self._symmetric and (one.asked.joined or other.asked.joined or one.stored.joined or other.stored.joined):
             return True
         if one in self._turned or other in self._turned:

@@ -20,11 +20,11 @@ from msgspec import Struct
 
 from edge.engine.files import replace_file
 
-FIRST_SENSES: Final = {"n": 2, "v": 1, "a": 2, "r": 2}
-MORE_SENSES, LEAST_SHARE = 2, 0.15
+FIRST_SENSES: Final = {"n": 2, "v": 2, "a": 2, "r": 2}
+MORE_SENSES, LEAST_SHARE = 4, 0.15
 """WordNet orders senses by use: the first are kept, more if ever seen, and those with that share of all uses."""
 FILES: Final = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}
-DERIVATION, ANTONYM = "+", "!"
+DERIVATION, ANTONYM, PERTAINYM = "+", "!", "\\"
 ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 Sense = tuple[str, int, str]
@@ -99,12 +99,19 @@ def make(folder: Path) -> list[str]:
             number += 1
             for word in words:
                 groups[word][0].add(number)
-        for symbol, own, other_pos, other_offset, there in one.links:
+        for mark, own, other_pos, other_offset, there in one.links:
+            symbol = DERIVATION if mark == PERTAINYM and pos == "r" else mark
             if own < 0 or symbol not in {DERIVATION, ANTONYM}:
                 continue
             other = synsets[other_pos, other_offset].words[there]
             this = one.words[own]
-            kept = this < other and usable(this) and usable(other) and known_words >= {this, other}
+            kept = (
+                (this < other or pos == "r")
+                and this != other
+                and usable(this)
+                and usable(other)
+                and known_words >= {this, other}
+            )
             both = frequent(pos, offset, this) and frequent(other_pos, other_offset, other)
             if kept and (both or symbol == ANTONYM):
                 number += 1

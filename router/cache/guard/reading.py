@@ -60,6 +60,7 @@ class Token(Struct, gc=False):
     modifier: bool = False
     passive: bool = False
     negated: bool = False
+    fronted: bool = False
     joined: bool = False
     proper: bool = False
     finite_past: bool = False
@@ -294,6 +295,9 @@ class _Scan:
             token.relation = "of"
 
     def _punctuate(self, mark: str) -> None:
+        if mark == "," and self._tokens and self._tokens[0].relation and not self.asks and not self.modals:
+            for token in self._tokens:
+                token.fronted = True
         if mark in ",;:.?!":
             self._relation = self._clause = ""
             self._be = False
@@ -387,6 +391,9 @@ class _Scan:
     def _add(self, word: str, lemma: str = "", following: str = "") -> None:
         proper = word in self._proper
         grade = ""
+        if self._tokens and not self._joined and f"{self._tokens[-1].lemma} {word}" in self._lexicon:
+            self._tokens[-1].lemma += f" {word}"  # to take place, to give birth
+            return
         if word == "every" and following.startswith("#"):
             self._relation = word
         if 0 <= (place := ord(word[0]) - _PLACES) < len(self._quotes):
@@ -439,4 +446,4 @@ _ASKS: Final = frozenset(
     ["qwhat", "qmake", "qoften", "qlong", "qwho", "qwhen", "qtime", "qyear", "qwhere", "qwhy", "qhow", "qage"]
 )
 _WH: Final = frozenset(["what", "which", "who", "whom", "whose", "when", "where", "why", "how"])
-_MODAL_NAMES: Final = frozenset(["mmay", "mshould", "mmust"])
+_MODAL_NAMES: Final = frozenset(["mmay", "mshould", "mmust", "mneed"])
