@@ -389,53 +389,55 @@ class _Scan:
         )
 
     def _add(self, word: str, lemma: str = "", following: str = "") -> None:
-        proper = word in self._proper
-        grade = ""
         if self._tokens and not self._joined and f"{self._tokens[-1].lemma} {word}" in self._lexicon:
             self._tokens[-1].lemma += f" {word}"  # to take place, to give birth
             return
-        if word == "every" and following.startswith("#"):
-            self._relation = word
-        if 0 <= (place := ord(word[0]) - _PLACES) < len(self._quotes):
-            lemma, proper = '"' + self._quotes[place], True
-        elif not lemma:
-            if not proper or word not in self._lexicon:
-                base, grade = self._lexicon.grade(word)
-                lemma = base if grade else self._lexicon.lemma(word)
-            else:
-                lemma = self._lexicon.lemma(word) if word.endswith("s") else word
-            lemma = (
-                UNITS.get(lemma, lemma)
-                if len(lemma) > 2 or (self._tokens and self._tokens[-1].word[0] == "#")
-                else lemma
-            )
-        ended = self._tokens and self._tokens[-1].relation == self._relation not in {"", "to do"} and not self._joined
-        if ended and self._lexicon.pos(lemma)[:1] == "v" and not proper:
-            self._relation = ""  # a verb behind a preposition's noun
-        if ended and self._lexicon.pos(lemma)[:1] == "a" and self._ends(following):
-            self._relation = ""  # what is said of all before
-        token = Token(word, lemma, grade, self._relation, self._clause, proper=proper, joined=self._joined)
-        if self._tokens and not self._joined:
-            last = self._tokens[-1]
-            last.modifier = last.relation == token.relation or last.relation == "of"
-        self._joined = False
-        if (
-            (self._be or following == "by")
-            and (word.endswith("ed") or word in _PARTICIPLES)
-            and "v" in self._lexicon.pos(lemma)
-        ):
-            token.passive = True
-        if self._be and self._relation == "to do" and self._tokens and self._ends(following):
-            last = self._tokens[-1]  # easy to read: who is read comes first
-            token.passive = token.passive or (not last.relation and self._lexicon.pos(last.lemma)[:1] == "a")
-        token.finite_past = not token.passive and (word.endswith("ed") or word in _PASTS)
-        if self._negation and (
-            self._negation == "next" or "v" in self._lexicon.pos(lemma) or grade or "a" in self._lexicon.pos(lemma)[:1]
-        ):
+        token = self._name(word, lemma)
+        pos = self._lexicon.pos(token.lemma)
+        self._place(token, pos, following)
+        self._judge_verb(token, pos, following)
+        if self._negation and (self._negation == "next" or "v" in pos or token.grade or pos[:1] == "a"):
             token.negated, self._negation = True, ""
         self._tokens.append(token)
+        self._joined = False
         if self._relation == "per":
             self._relation = ""
+
+    def _name(self, word: str, lemma: str) -> Token:
+        """The word with its lemma, where none is given."""
+        proper, grade = word in self._proper, ""
+        if 0 <= (place := ord(word[0]) - _PLACES) < len(self._quotes):
+            return Token(word, f'"{self._quotes[place]}', proper=True)
+        if not lemma and proper and word in self._lexicon:
+            lemma = self._lexicon.lemma(word) if word.endswith("s") else word
+        elif not lemma:
+            base, grade = self._lexicon.grade(word)
+            lemma = base if grade else self._lexicon.lemma(word)
+        if len(lemma) > 2 or (self._tokens and self._tokens[-1].word[0] == "#"):
+            lemma = UNITS.get(lemma, lemma)
+        return Token(word, lemma, grade, proper=proper)
+
+    def _place(self, token: Token, pos: str, following: str) -> None:
+        """How it hangs on the rest."""
+        if token.word == "every" and following.startswith("#"):
+            self._relation = token.word
+        last = self._tokens[-1] if self._tokens else None
+        if last and last.relation == self._relation not in {"", "to do"} and not self._joined:
+            # Behind a preposition's noun: a verb, or at the end what is said of all before.
+            verb, said = pos[:1] == "v" and not token.proper, pos[:1] == "a" and self._ends(following)
+            self._relation = "" if verb or said else self._relation
+        token.relation, token.clause, token.joined = self._relation, self._clause, self._joined
+        if last and not self._joined:
+            last.modifier = last.relation == token.relation or last.relation == "of"
+
+    def _judge_verb(self, token: Token, pos: str, following: str) -> None:
+        """Whether its object comes first, and whether it tells of the past."""
+        participle = token.word.endswith("ed") or token.word in _PARTICIPLES
+        token.passive = (self._be or following == "by") and participle and "v" in pos
+        if self._be and token.relation == "to do" and self._tokens and self._ends(following):
+            last = self._tokens[-1]  # easy to read: who is read comes first
+            token.passive = token.passive or (not last.relation and self._lexicon.pos(last.lemma)[:1] == "a")
+        token.finite_past = not token.passive and (token.word.endswith("ed") or token.word in _PASTS)
 
 
 _PARTICLES: Final = frozenset(["on", "off", "up", "down", "out", "over", "away", "in", "back"])
