@@ -6,6 +6,7 @@ Pairs come from `tests/cache/pairs`: the guards and the similarity were tuned on
 be judged.
 """
 
+import re
 import sys
 import time
 import tracemalloc
@@ -37,6 +38,7 @@ FEWEST_QUESTIONS, MOST_WRONG = 5000, 0.001
 KEPT = 0.98
 MOST_CALL_MS = 1.0
 BLOCK = 512
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d]+|[^\w\s.,;:?!'\"-]")
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 Cosines = np.ndarray[Any, np.dtype[np.float64]]
@@ -201,8 +203,8 @@ def find_hits(questions: Sequence[str], guard: Guard, vectors: Vectors, similari
 
 
 def same_text(asked: str, stored: str) -> bool:
-    """Whether two questions are letter for letter one, but for case, spaces and punctuation: then a hit is right."""
-    one, other = ("".join(filter(str.isalnum, normalise(text).casefold())) for text in (asked, stored))
+    """Whether two questions are one but for case, spaces and marks between words: then a hit is right."""
+    one, other = (_WORD.findall(normalise(text).casefold()) for text in (asked, stored))
     return one == other
 
 
