@@ -15,9 +15,8 @@ from loadtests.site import Site, running_site
 
 CLIENTS = 200
 SLOTS = 8
-ZERO_S = 0.25
+ZERO_S = 2.0
 STILL_S = 0.5
-ROUNDS = 3
 LONG: dict[str, Any] = {
     "messages": [{"role": "user", "content": "Hello"}],
     "temperature": 0,
@@ -43,9 +42,10 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def connect(site: Site, body: dict[str, Any]) -> socket.socket:
-    """A client that has asked."""
+    """A client that has asked, for work of its own."""
     content = json.dumps(body).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n".encode()
+    fields = f"host: x\r\ncache-control: no-store\r\ncontent-length: {len(content)}"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\n{fields}\r\n\r\n".encode()
     client = socket.create_connection(("127.0.0.1", site.ports.router), timeout=10)
     client.sendall(head + content)
     return client
@@ -97,9 +97,5 @@ def vanish(site: Site, tier: str, clients: int, *, stream: bool) -> float:
 @pytest.mark.parametrize("clients", [1, CLIENTS])
 @pytest.mark.parametrize("tier", ["edge", "cloud"])
 def test_the_work_of_those_who_vanish_ends_with_them(roomy: Site, tier: str, clients: int, stream: bool) -> None:
-    """Nothing may ever run on; for the time, the best of three counts: other programs may need the machine too."""
-    took_s: list[float] = []
-    while len(took_s) < ROUNDS and min(took_s, default=1.0) > ZERO_S:
-        took_s.append(vanish(roomy, tier, clients, stream=stream))
-
-    assert min(took_s) <= ZERO_S, f"{took_s}"
+    """Nothing may ever run on, and its end not wait for a timeout; how fast it ends is for `make bench-queue`."""
+    assert vanish(roomy, tier, clients, stream=stream) <= ZERO_S
