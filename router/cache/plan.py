@@ -26,7 +26,7 @@ class CacheStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One request's business with the cache: without a key it has none; the answer of one that does not read is kept."""
+    """One request's business with the cache: without a key it has none; one that does not read may be kept."""
 
     query: Query
     rules: Rules
