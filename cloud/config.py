@@ -8,6 +8,8 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
+from cloud.wire import MODEL_VERSION
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
@@ -86,11 +88,22 @@ def read_settings(model_config: str, kind: type[T]) -> T:
 
     `model_config` is the JSON that Triton gives a Python model. Raises `ConfigError`.
     """
-    parameters = msgspec.json.decode(model_config, type=_ModelConfig).parameters
+    parameters = _parameters(model_config)
+    parameters.pop(MODEL_VERSION, None)
     try:
-        return msgspec.convert({key: each.string_value for key, each in parameters.items()}, kind, strict=False)
+        return msgspec.convert(parameters, kind, strict=False)
     except msgspec.ValidationError as exc:
         raise ConfigError(f"parameters in config.pbtxt: {exc}; start the model with `hybrid triton`") from exc
+
+
+def read_version(model_config: str) -> str | None:
+    """The identity of the artifact that `cloud.repository` saw; None in a repository that it did not write."""
+    return _parameters(model_config).get(MODEL_VERSION)
+
+
+def _parameters(model_config: str) -> dict[str, str]:
+    parameters = msgspec.json.decode(model_config, type=_ModelConfig).parameters
+    return {key: each.string_value for key, each in parameters.items()}
 
 
 class _Parameter(Struct):

@@ -1,16 +1,15 @@
 """The `embed` model as Triton's Python backend runs it; Triton's dynamic batcher puts requests together."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from cloud.config import ConfigError, EmbedConfig, read_settings
-from cloud.execution import session_config
+from cloud.execution import open_artifact, session_config
 from cloud.wire import EMBEDDING_WIDTH, EmbedInput, EmbedOutput
-from edge.engine.artifact import Artifact, ArtifactKind
+from edge.engine.artifact import ArtifactKind
 from edge.engine.encoder import Encoder, Vectors
 from edge.engine.errors import EngineError, RequestError
 
@@ -21,7 +20,7 @@ class EmbedModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the model that `cloud.config.EmbedConfig` in `args["model_config"]` names."""
         settings = read_settings(args["model_config"], EmbedConfig)
-        artifact = Artifact.open(Path(settings.artifact), ArtifactKind.EMBEDDING)
+        artifact = open_artifact(settings, ArtifactKind.EMBEDDING, args["model_config"])
         self._encoder = Encoder(artifact.path, session_config(settings))
         if self._encoder.width != EMBEDDING_WIDTH:
             raise ConfigError(

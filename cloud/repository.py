@@ -2,7 +2,8 @@
 The model repository that tritonserver is started on: a copy of ours with the configuration written in.
 
 `config.pbtxt`'s `parameters` are Triton's documented way to tell a Python model its settings. Writing them needs a
-copy, but then `GET /v2/models/chat/config` shows what runs, and the repository in the package stays as it is.
+copy, but then `GET /v2/models/chat/config` shows what runs, and of which artifact, and the repository in the package
+stays as it is.
 """
 
 import json
@@ -11,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from cloud.config import ChatConfig, ConfigError, EmbedConfig, TritonConfig
-from cloud.wire import CHAT_MODEL, EMBED_MODEL
+from cloud.wire import CHAT_MODEL, EMBED_MODEL, MODEL_VERSION
+from edge.engine.artifact import ArtifactError, identify
 
 SOURCE = Path(__file__).resolve().parent / "model_repository"
 
@@ -35,10 +37,14 @@ def _write_model(source: Path, settings: ChatConfig | EmbedConfig, folder: Path)
         raise ConfigError(
             f"artifact {settings.artifact}: Triton's Python backend opens ASCII paths only; move the store"
         )
+    try:
+        parameters = {**msgspec.to_builtins(settings), MODEL_VERSION: identify(Path(settings.artifact))}
+    except ArtifactError as exc:
+        raise ConfigError(str(exc)) from exc
     folder.mkdir()
-    parameters = "".join(
+    written = "".join(
         f"parameters {{ key: {json.dumps(key)} value {{ string_value: {json.dumps(str(value))} }} }}\n"
-        for key, value in msgspec.to_builtins(settings).items()
+        for key, value in parameters.items()
     )
-    (folder / "config.pbtxt").write_text((source / "config.pbtxt").read_text() + parameters)
+    (folder / "config.pbtxt").write_text((source / "config.pbtxt").read_text() + written)
     (folder / "1").symlink_to(source / "1")

@@ -15,7 +15,9 @@ from edge.engine.artifact import Artifact, ArtifactKind
 from edge.engine.batching import MicroBatcher
 from edge.engine.decoder import Decoder
 from edge.engine.encoder import Encoder
-from edge.engine.generation import Delta, Event, Failure, Finish, Generation, Generator
+from edge.engine.events import Delta, Event, Failure, Finish
+from edge.engine.generation import Generation
+from edge.engine.generator import Generator
 from edge.engine.sampling import Sampling
 from edge.engine.template import ChatTemplate
 from edge.engine.tokens import Tokenizer
@@ -43,6 +45,7 @@ class ChatModel:
         """
         artifact = Artifact.open(config.artifact, ArtifactKind.CHAT)
         self.name = artifact.manifest.name
+        self.identity = artifact.identity
         self._temperature = config.temperature
         self._template = ChatTemplate.load(artifact.file("tokenizer_config.json"))
         self._tokenizer = Tokenizer(artifact.file("tokenizer.json"))
@@ -115,6 +118,7 @@ class EmbeddingModel:
         """
         artifact = Artifact.open(config.artifact, ArtifactKind.EMBEDDING)
         self.name = artifact.manifest.name
+        self.identity = artifact.identity
         self._encoder = Encoder(artifact.path, config.runtime.session())
         self.width = self._encoder.width
         self._batcher = MicroBatcher[list[int], NDArray[np.float32]](
@@ -131,17 +135,18 @@ class EmbeddingModel:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self._batcher.__exit__, None, None, None)
 
-    async def embed(self, inputs: Inputs) -> tuple[list[NDArray[np.float32]], int]:
-        """One L2-normed vector an input, and how many tokens were read.
+    async def embed(self, inputs: Inputs, terms: Terms) -> tuple[list[NDArray[np.float32]], list[int]]:
+        """One L2-normed vector an input, and how many tokens were read of each.
 
         Raises:
-            EngineError: too many wait, an input is wrong, or the model failed.
+            EngineError: too many wait, an input is wrong, the deadline passed first, or the model failed.
         """
         rows = await asyncio.to_thread(self._read, inputs)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # neighbours of a length need little padding
-        futures = [asyncio.wrap_future(future) for future in self._batcher.submit([rows[i] for i in order])]
+        submitted = self._batcher.submit([rows[i] for i in order], priority=terms.priority, deadline=terms.deadline)
+        futures = [asyncio.wrap_future(future) for future in submitted]
         vectors = dict(zip(order, await asyncio.gather(*futures), strict=True))
-        return [vectors[i] for i in range(len(rows))], sum(map(len, rows))
+        return [vectors[i] for i in range(len(rows))], list(map(len, rows))
 
     def _read(self, inputs: Inputs) -> list[list[int]]:
         texts = [one for one in inputs if isinstance(one, str)]

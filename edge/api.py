@@ -48,6 +48,14 @@ class Service:
     drain: Drain
     telemetry: Telemetry
 
+    def models(self) -> list[ChatModel | EmbeddingModel]:
+        """What is served."""
+        return [self.chat, *([self.embedding] if self.embedding else [])]
+
+    def stamp(self) -> dict[str, str]:
+        """The header that says which models answer, by identity; another artifact has another."""
+        return {wire.MODEL_VERSION: " ".join(model.identity for model in self.models())}
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -144,12 +152,12 @@ async def _complete(
         exchange.service.telemetry.first(exchange.started)
         if request.stream:
             events = _events(exchange, request, dialect, first, pieces)
-            return EventStream(events, {}, partial(_release, exchange, pieces))
+            return EventStream(events, exchange.service.stamp(), partial(_release, exchange, pieces))
         tally = Tally(request.n or 1)
         tally.add(first)
         async for piece in pieces:
             tally.add(piece)
-        return _json(dialect.whole(tally))
+        return _json(dialect.whole(tally), exchange.service.stamp())
     except BaseException:
         await pieces.aclose()
         raise
@@ -199,25 +207,28 @@ async def _embed(decoder: msgspec.json.Decoder[EmbeddingRequest], exchange: Exch
     width = request.dimensions or model.width
     if width > model.width:
         raise refuse(f"Invalid 'dimensions': this model has {model.width}.", param="dimensions", code="invalid_value")
-    vectors, tokens = await model.embed(read_texts(request.input, "input"))
+    vectors, counts = await model.embed(read_texts(request.input, "input"), exchange.terms)
     data = [
-        wire.Embedding(index, _say_vector(_shorten(vector, width), request.encoding_format))
-        for index, vector in enumerate(vectors)
+        wire.Embedding(index, _say_vector(_shorten(vector, width), request.encoding_format), tokens=count)
+        for index, (vector, count) in enumerate(zip(vectors, counts, strict=True))
     ]
-    return _json(wire.EmbeddingList(data=data, model=model.name, usage=wire.Usage(tokens, 0, tokens)))
+    tokens = sum(counts)
+    listed = wire.EmbeddingList(data=data, model=model.name, usage=wire.Usage(tokens, 0, tokens))
+    return _json(listed, exchange.service.stamp())
 
 
 def _status_routes() -> list[HTTPRouteHandler]:
     @get("/v1/models")
     async def models(request: HttpRequest) -> ASGIApp:
-        return _json(wire.ModelList([wire.Model(name) for name in _names(request)]))
+        return _json(wire.ModelList(_models(request)))
 
     @get("/v1/models/{name:str}")
     async def model(request: HttpRequest) -> ASGIApp:
         name: str = request.path_params["name"]
-        if name not in _names(request):
+        found = next((model for model in _models(request) if model.id == name), None)
+        if found is None:
             raise unknown_model(name)
-        return _json(wire.Model(name))
+        return _json(found)
 
     @get("/health/live")
     async def live() -> ASGIApp:
@@ -227,7 +238,7 @@ def _status_routes() -> list[HTTPRouteHandler]:
     async def ready(request: HttpRequest) -> ASGIApp:
         service: Service = request.app.state.service
         good = service.chat.generator.alive and not service.drain.begun
-        return _json({"ready": good}, 200 if good else 503)
+        return _json({"ready": good}, service.stamp(), 200 if good else 503)
 
     @get("/metrics")
     async def metrics(request: HttpRequest) -> ASGIApp:
@@ -237,9 +248,9 @@ def _status_routes() -> list[HTTPRouteHandler]:
     return [models, model, live, ready, metrics]
 
 
-def _names(request: HttpRequest) -> list[str]:
+def _models(request: HttpRequest) -> list[wire.Model]:
     service: Service = request.app.state.service
-    return [model.name for model in (service.chat, service.embedding) if model is not None]
+    return [wire.Model(model.name, version=model.identity) for model in service.models()]
 
 
 def _dialect(request: ChatRequest | CompletionRequest, model: str) -> Dialect:
@@ -269,8 +280,8 @@ def _say_vector(vector: NDArray[np.float32], encoding: str) -> str | list[float]
     return numbers
 
 
-def _json(content: Any, status: int = 200) -> ASGIApp:
-    return ASGIResponse(body=_encode(content), media_type=_JSON, status_code=status)
+def _json(content: Any, headers: dict[str, str] | None = None, status: int = 200) -> ASGIApp:
+    return ASGIResponse(body=_encode(content), headers=headers, media_type=_JSON, status_code=status)
 
 
 def _event(chunk: msgspec.Struct) -> bytes:

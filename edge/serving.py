@@ -153,31 +153,27 @@ async def running(drain: Drain, *jobs: Coroutine[None, None, None]) -> AsyncIter
         signal.raise_signal(signal.SIGTERM)
 
 
-async def until_hang_up(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def until_hang_up(receive: Receive, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled as soon as the client closes its connection.
 
     Raises:
         HangUpError: the client left.
     """
-    gone = False
-
-    async def watch(task: asyncio.Task[T]) -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        task.cancel()
-
     try:
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(work)
-            watcher = group.create_task(watch(task))
-            task.add_done_callback(lambda _: watcher.cancel())
+            watcher = group.create_task(_wait_hang_up(receive))
+            try:
+                return await work
+            finally:
+                watcher.cancel()
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from failed.exceptions[0].__cause__
-    if gone and task.cancelled():
-        raise HangUpError
-    return task.result()
+
+
+async def _wait_hang_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    raise HangUpError
 
 
 class EventStream(ASGIStreamingResponse):

@@ -3,7 +3,12 @@ OpenAI's answers as structs (https://platform.openai.com/docs/api-reference): wh
 what the router reads from any OpenAI-compatible server. Unknown fields are ignored, most are optional.
 """
 
+from typing import Final
+
 from msgspec import UNSET, Struct, UnsetType
+
+MODEL_VERSION: Final = "x-model-version"
+"""Header of the edge's readiness and answers: the identities of its artifacts."""
 
 
 class ErrorDetail(Struct, frozen=True):
@@ -138,11 +143,15 @@ class TextCompletion(Struct, frozen=True, kw_only=True):
 
 
 class Embedding(Struct, frozen=True):
-    """One vector: numbers, or base64 of little-endian float32."""
+    """One vector: numbers, or base64 of little-endian float32.
+
+    `tokens` is how many its input had. OpenAI gives only their sum; a cache of single vectors needs each.
+    """
 
     index: int
     embedding: list[float] | str
     object: str = "embedding"
+    tokens: int | UnsetType = UNSET
 
 
 class EmbeddingList(Struct, frozen=True, kw_only=True):
@@ -155,12 +164,13 @@ class EmbeddingList(Struct, frozen=True, kw_only=True):
 
 
 class Model(Struct, frozen=True):
-    """What `model` may name."""
+    """What `model` may name; `version` is ours: it changes when the model does."""
 
     id: str
     owned_by: str = "hybrid"
     created: int = 0
     object: str = "model"
+    version: str | UnsetType = UNSET
 
 
 class ModelList(Struct, frozen=True):

@@ -30,7 +30,8 @@ from loadtests.bench import Row, report
 from loadtests.pair.questions import Split, generate
 from router.config import EmbeddingUse, Scoring, load_config
 from router.decision import Evidence, Rules, Target, Tier, decide, select_eligible
-from router.query import Conversation, Message, Prompt
+from router.embedder import Embedder
+from router.query import Conversation, Message, Parameters, Prompt, Query
 from router.scoring import Scorer
 from router.scoring.service import ScoringService
 from router.telemetry import Telemetry
@@ -64,7 +65,7 @@ async def measure(scorer: Scorer, prompts: Sequence[Prompt], *, concurrency: int
     async def work() -> None:
         for prompt in waiting:
             begun = time.perf_counter()
-            score = await scorer.score(prompt, _THRESHOLD)
+            score = await scorer.score(Query(prompt, Parameters()), _THRESHOLD)
             decide(select_eligible(Rules(), TARGETS), score=score, threshold=_THRESHOLD, up={"edge", "cloud"})
             measured.took_s.append(time.perf_counter() - begun)
             measured.refined += score.evidence is Evidence.EMBEDDING
@@ -162,7 +163,8 @@ def _judge_full(full: Measured) -> Row:
 @asynccontextmanager
 async def _serving(artifact: Path, embedding: Path, use: EmbeddingUse) -> AsyncIterator[Scorer]:
     config = Scoring(artifact=artifact, embedding=embedding, use_embedding=use)
-    async with ScoringService(config, Telemetry()) as scorer:
+    telemetry = Telemetry()
+    async with Embedder(config, telemetry, None) as embedder, ScoringService(config, telemetry, embedder) as scorer:
         yield scorer
 
 

@@ -22,6 +22,7 @@ from loadtests.bench import Row, report
 from loadtests.pair.label import label
 from loadtests.pair.questions import Split, generate
 from router.config import EmbeddingUse
+from router.embedder import open_embedding
 from router.evaluation.assessment import check_calibration, prompt_lengths
 from router.evaluation.embedding import EmbeddingChoice, RememberingEncoder
 from router.evaluation.errors import EvaluationError
@@ -43,7 +44,6 @@ from router.evaluation.scoring import Stages, open_stages
 from router.scoring import Evidence, Score
 from router.scoring.answer_check import AnswerChecker
 from router.scoring.artifact import Provenance, ScoreArtifact, load_artifact, save_artifact
-from router.scoring.embedding import open_embedding
 from router.scoring.stage_one import QueryScorer
 
 FOLDS = 5
@@ -196,7 +196,7 @@ def _open_stages(path: Path, encoder: Encoder | None) -> Stages:
     """As `open_scoring` makes them, around an encoder that remembers."""
     artifact = load_artifact(path)
     check = AnswerChecker(artifact.check) if artifact.check is not None else None
-    return Stages(QueryScorer(artifact.query, encoder), check)
+    return Stages(QueryScorer(artifact.query, encoder.width if encoder else None), check, encoder)
 
 
 def _artifact(bench: Workbench, fold: Fold, embedding: Path) -> ScoreArtifact:

@@ -15,30 +15,34 @@ from router.errors import AuthenticationError
 from router.query import Priority
 
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+TenantName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
 class Client(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a key may do. `labels` hold for every request made with it."""
+    """What a key may do. `labels` hold for every request made with it; an `operator` may see and flush the caches."""
 
-    tenant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    tenant: TenantName
     tiers: Annotated[frozenset[Tier], Meta(min_length=1)] = frozenset(Tier)
     priority: Priority = Priority.INTERACTIVE
     labels: frozenset[Label] = frozenset()
+    operator: bool = False
 
     def cap(self, wanted: Priority) -> Priority:
         """The wanted priority, or the key's highest if that is lower."""
-        return max(wanted, self.priority, key=lambda p: p.rank)
+        return wanted if wanted.rank >= self.priority.rank else self.priority
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
     """Admits a request by its `Authorization` header; with no keys, everyone as one anonymous client.
 
+    Without keys the router serves loopback only, so the anonymous client is who runs it: an operator.
+
     Limits per tenant (rates, quotas) belong here too, before any work.
     """
 
     clients: dict[str, Client] | None
-    anonymous: Client = field(default_factory=lambda: Client(tenant="anonymous"))
+    anonymous: Client = field(default_factory=lambda: Client(tenant="anonymous", operator=True))
 
     def admit(self, authorization: str | None) -> Client:
         """The client behind a `Bearer` key.
@@ -76,7 +80,7 @@ def new_key() -> str:
 
 
 def load_admission(path: Path | None) -> Admission:
-    """Read a keys file (`<sha256 of the key>: {tenant, tiers, priority, labels}`); None admits everyone.
+    """Read a keys file (`<sha256 of the key>: {tenant, tiers, priority, labels, operator}`); None admits everyone.
 
     Raises:
         ConfigError: one line naming file, key, value and fix.

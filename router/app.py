@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from litestar import Litestar
@@ -10,6 +11,7 @@ from edge.engine.settings import ConfigError
 from edge.engine.template import ChatTemplate, TemplateError
 from edge.serving import Drain, running
 from router.admission import load_admission
+from router.api.cache import cache_routes
 from router.api.chat import chat_routes
 from router.api.embeddings import embedding_routes
 from router.api.exchange import Service
@@ -18,12 +20,28 @@ from router.api.status import status_routes
 from router.backends import Backend
 from router.backends.openai import OpenAIBackend
 from router.backends.triton import TritonBackend
+from router.cache import Records
+from router.cache.auditor import Auditor
+from router.cache.embedding import EmbeddingCache
+from router.cache.guard import Guard
+from router.cache.guard.similarity import calibrated_similarity
+from router.cache.keys import KeyMaker
+from router.cache.response import ResponseCache
+from router.cache.semantic import EmbeddingModel, SemanticCache
+from router.cache.similar import SimilarAnswers
+from router.cache.statistics import Caches
+from router.cache.tiered import TieredRecords
 from router.calls import Caller
 from router.choosing import Chooser
-from router.config import AnyTarget, Config, OpenAITarget, read_secret
+from router.config import AnyTarget, Config, EmbeddingUse, OpenAITarget, read_secret
+from router.dispatch import Dispatcher
+from router.embedder import Embedder
+from router.embedding_calls import EmbeddingCaller
+from router.fingerprint import Fingerprint
+from router.flights import Flights
 from router.health import Health
 from router.hold import Holder
-from router.pipeline import Pipeline
+from router.pipeline import Pipeline, answer_anew
 from router.policy import make_policy
 from router.routing_metrics import PolicyCollector, RoutingMetrics
 from router.scoring import Scorer, UnknownScorer
@@ -41,7 +59,11 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
     telemetry = Telemetry()
     metrics = RoutingMetrics(telemetry)
-    scorer: Scorer = ScoringService(config.scoring, telemetry) if config.scoring.artifact_file() else UnknownScorer()
+    records = TieredRecords(config.cache.tiers, telemetry)
+    vectors = EmbeddingCache(records, config.cache.embedding, telemetry) if config.cache.embedding.enabled else None
+    embedder = _make_embedder(config, telemetry, vectors)
+    scorer = _make_scorer(config, telemetry, embedder)
+    semantic = _make_semantic(config, telemetry, embedder, records)
     policy = make_policy(config)
     telemetry.registry.register(PolicyCollector(policy))
 
@@ -49,32 +71,84 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(policy.close)  # after the backends: their last calls are settled by then
+            await stack.enter_async_context(records)  # before all who write to it
             backends: dict[str, Backend] = {}
             for name, make in makers.items():
                 backends[name] = await stack.enter_async_context(make())
             health = Health(backends, config.probe, telemetry)
             await health.check()
             jobs = [health.watch()]
+            if embedder is not None:
+                await stack.enter_async_context(embedder)
             if isinstance(scorer, ScoringService):
                 await stack.enter_async_context(scorer)
                 jobs.append(scorer.watch())
             holder = await stack.enter_async_context(Holder(config.check, telemetry))
             chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics)
+            dispatcher = Dispatcher(health, chooser, policy, metrics)
+            caller = Caller(backends, holder)
+            similar = None
+            if semantic is not None and embedder is not None:
+                await stack.enter_async_context(semantic)
+                answer = partial(answer_anew, dispatcher, caller)
+                auditor = Auditor(
+                    answer, partial(embedder.embed, tenant=""), lambda: not drain.busy(), semantic.judge, telemetry
+                )
+                similar = SimilarAnswers(semantic, embedder.embed, auditor)
+                jobs += [semantic.learn(), auditor.run()]
+            keys = KeyMaker(Fingerprint(config, scorer, backends))
+            responses = ResponseCache(config.cache.response, records, keys, similar)
             pipeline = Pipeline(
-                backends, config.embedding_targets(), health, chooser, Caller(backends, holder), policy, metrics
+                responses,
+                await stack.enter_async_context(Flights()),
+                dispatcher,
+                caller,
+                config.embedding_targets(),
+                EmbeddingCaller(backends, config.embedding_models(), vectors),
+                health,
+                policy,
             )
-            app.state.service = Service(config, admission, chooser, pipeline, health, scorer, telemetry, drain)
+            counted = [cache for cache in (responses, semantic, vectors) if cache is not None]
+            caches = Caches(records, counted, semantic)
+            app.state.service = Service(config, admission, chooser, pipeline, health, scorer, telemetry, drain, caches)
             async with running(drain, *jobs):
                 yield
 
     return Litestar(
-        [*chat_routes(), *embedding_routes(), *status_routes()],
+        [*chat_routes(), *embedding_routes(), *status_routes(), *cache_routes()],
         lifespan=[lifespan],
         exception_handlers={Exception: as_error_response},
         request_max_body_size=config.limits.body_bytes,
         openapi_config=None,
         logging_config=None,
     )
+
+
+def _make_embedder(config: Config, telemetry: Telemetry, cache: EmbeddingCache | None) -> Embedder | None:
+    """None where there is no model, or nothing to embed for: an encoder takes some 50 MB."""
+    scoring = config.scoring
+    wanted = scoring.use_embedding is not EmbeddingUse.NEVER or config.cache.semantic.enabled
+    return Embedder(scoring, telemetry, cache) if scoring.embedding is not None and wanted else None
+
+
+def _make_semantic(
+    config: Config, telemetry: Telemetry, embedder: Embedder | None, records: Records
+) -> SemanticCache | None:
+    section = config.cache.semantic
+    if embedder is None or not section.enabled:
+        return None
+    identity = embedder.identity
+    similarity = section.similarity or calibrated_similarity(identity.name)
+    if similarity is None:
+        raise ConfigError(f"cache.semantic.similarity: missing; none was calibrated for {identity.name}")
+    model = EmbeddingModel(identity.label, embedder.embedding.encoder.width, similarity)
+    return SemanticCache(section, Guard(), records, telemetry, model)
+
+
+def _make_scorer(config: Config, telemetry: Telemetry, embedder: Embedder | None) -> Scorer:
+    if config.scoring.artifact_file() is None:
+        return UnknownScorer()
+    return ScoringService(config.scoring, telemetry, embedder)
 
 
 def _backend_maker(name: str, target: AnyTarget) -> Callable[[], Backend]:

@@ -48,7 +48,7 @@ class Chooser:
             UnavailableError: no target that may answer is up.
         """
         eligible = select_eligible(rules, self._targets)
-        score = await self._scorer.score(query.prompt, self._threshold(rules)) if eligible.needs_score else None
+        score = await self._scorer.score(query, self._threshold(rules)) if eligible.needs_score else None
         return decide(
             eligible,
             score=score,
@@ -62,7 +62,7 @@ class Chooser:
         decision = await self.choose(query, rules)
         if decision.score is None:
             return ExplainedDecision(decision)
-        explanation = await self._scorer.explain(query.prompt, decision.threshold)
+        explanation = await self._scorer.explain(query, decision.threshold)
         return ExplainedDecision(decision, explanation.signals)
 
     async def judge(self, decision: Decision, query: Query, rules: Rules, answer: EdgeAnswer) -> Decision:

@@ -26,6 +26,7 @@ _ELSEWHERE = {
     "score": "router.evaluation.cli:score",
     "evaluate": "router.evaluation.cli:evaluate",
     "calibrate": "router.calibration.cli:calibrate",
+    "cache": "router.cache_cli:cache",
 }
 
 
@@ -102,12 +103,21 @@ def serve(path: Path, log_level: str) -> None:
     from router.app import create_app  # noqa: PLC0415
 
     config = _load(path)
-    logging.basicConfig(level=log_level.upper(), format="%(message)s", stream=sys.stderr)
+    _set_up_log(log_level)
+    logging.getLogger("router.audit").setLevel(logging.INFO)  # whatever else is left out
     drain = Drain()
     app = _or_exit(lambda: create_app(config, drain))
     if config.keys_file is None:
         click.echo(f"No keys_file is set: open to everyone who reaches {config.listen.host} (loopback only).", err=True)
     sys.exit(serve_app(app, drain, host=config.listen.host, port=config.listen.port, drain_s=config.limits.drain_s))
+
+
+def _set_up_log(level: str) -> None:
+    """Lines of nothing but the message, so that a record need not find out who wrote it, where and when."""
+    logging.basicConfig(level=level.upper(), format="%(message)s", stream=sys.stderr)
+    # https://docs.python.org/3/howto/logging.html#optimization
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
 
 
 @main.command()
@@ -150,7 +160,8 @@ def schema() -> None:
     type=click.Choice(["interactive", "standard", "batch"]),
     help="The highest allowed.",
 )
-def key(tenant: str, tiers: tuple[str, ...], priority: str) -> None:
+@click.option("--operator", is_flag=True, help="It may see and flush the caches.")
+def key(tenant: str, tiers: tuple[str, ...], priority: str, *, operator: bool) -> None:
     """Make an API key: the key goes to its user (stdout, once), the entry into the keys file (stderr).
 
     \b
@@ -158,7 +169,9 @@ def key(tenant: str, tiers: tuple[str, ...], priority: str) -> None:
       hybrid key --tenant shop --tier edge 2>>keys.yaml
     """
     fresh = new_key()
-    entry = {"tenant": tenant, "tiers": list(tiers) or ["edge", "cloud"], "priority": priority}
+    entry: dict[str, object] = {"tenant": tenant, "tiers": list(tiers) or ["edge", "cloud"], "priority": priority}
+    if operator:
+        entry["operator"] = True
     click.echo(f"{digest(fresh)}: {json.dumps(entry)}", err=True)
     click.echo(fresh)
 

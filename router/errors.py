@@ -10,6 +10,7 @@ Every error a client can see, with its HTTP status and OpenAI's `type`:
     + MethodError                405
     + BodyTooLargeError          413
     + UnsupportedError           400
+  - NotCachedError               504  invalid_request_error
   - OverloadedError              429  rate_limit_error
     + BudgetError                429
     + QuotaError                 429
@@ -96,6 +97,14 @@ class UnsupportedError(RequestError):
     """No target that may answer can honour this parameter."""
 
     code = "unsupported_parameter"
+
+
+class NotCachedError(RouterError):
+    """Nothing stored may serve a request that wants nothing else (RFC 9111, only-if-cached)."""
+
+    status = 504
+    type = "invalid_request_error"
+    code = "not_cached"
 
 
 class OverloadedError(RouterError):

@@ -46,6 +46,10 @@ class Health:
         """Names of the targets that are up."""
         return {name for name, pulse in self._pulses.items() if pulse.up}
 
+    def versions(self) -> dict[str, str]:
+        """What each target's models are, as far as it says so."""
+        return {name: backend.version for name, backend in self._backends.items()}
+
     def report_unreachable(self, name: str) -> None:
         """A call found nobody at the other end."""
         self._pulses[name].fail()

@@ -1,41 +1,65 @@
-"""The path of one query, readable aloud. The cache and the lanes will each be a line here."""
+"""The path of one query, readable aloud: look up, else fly (choose, call, judge), remember, answer."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Final, Protocol, TypeVar
 
-from router.backends import Backend
-from router.calls import Caller, releasing
-from router.choosing import Chooser
-from router.decision import Decision, Reason, Rules, Target, Tier, decide, select_eligible
-from router.errors import BackendError, BudgetError, DeadlineError, OverloadedError, UnavailableError
+from router.cache.directives import Caching, Use
+from router.cache.entry import Entry, Stamp, replay
+from router.cache.plan import CacheStatus, Plan
+from router.cache.response import Hit, ResponseCache
+from router.calls import Caller
+from router.decision import Decision, Rules, Target, decide, select_eligible
+from router.dispatch import Dispatcher, Errand
+from router.embedding_calls import Embedded, EmbeddingCaller
+from router.errors import BackendError, DeadlineError, NotCachedError, OverloadedError, RefusedError, RouterError
+from router.flights import Flight, Flights, Seat
 from router.health import Health
-from router.policy import Policy, Reservation
-from router.query import Completion, EmbeddingQuery, Embeddings, Parameters, Query
-from router.replies import Opening, Reply
-from router.routing_metrics import RoutingMetrics
+from router.policy import Policy
+from router.query import Completion, Delta, EmbeddingQuery, Embeddings, Priority, Query
 from router.telemetry import Stopwatch
 
 T = TypeVar("T")
-AnyReply = TypeVar("AnyReply", bound=Reply)
+_MOST_FLIGHTS: Final = 3
+_AUDIT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an answer came from: who decided it, what the cache had to do with it, what names it."""
+
+    decision: Decision
+    status: CacheStatus
+    stamp: Stamp
+    age_s: float = 0.0
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer and where it came from."""
+    """A whole answer."""
 
     completion: Completion
-    decision: Decision
+    origin: Origin
+
+
+class Pieces(Protocol):
+    """A stream as the client gets it; `aclose` whether or not it was begun."""
+
+    def for_client(self) -> AsyncGenerator[Delta, None]: ...
+
+    async def aclose(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class StreamedAnswer:
-    """A stream that has begun, and where it comes from; closing `opening` cancels the work at the target."""
+    """A stream that has begun; closing it gives up on what is still to come."""
 
-    opening: Opening
-    decision: Decision
+    pieces: Pieces
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,154 +68,187 @@ class EmbeddedAnswer:
 
     embeddings: Embeddings
     decision: Decision
+    status: CacheStatus
 
 
-@dataclass(slots=True)
-class Errand(Generic[AnyReply]):
-    """A query on its way, and what it asks a target for: the whole answer, or its beginning."""
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A stored answer, as a stream."""
 
-    query: Query
-    rules: Rules
-    watch: Stopwatch
-    call: Callable[[Decision, Reservation, Parameters], Awaitable[AnyReply]]
-    observed: bool = False
+    entry: Entry
+
+    async def for_client(self) -> AsyncGenerator[Delta, None]:
+        """Its pieces."""
+        for delta in replay(self.entry.completion):
+            yield delta
+
+    async def aclose(self) -> None:
+        """Nothing runs."""
 
 
 class Pipeline:
-    """Every method raises `RouterError` and nothing else; cancelling it cancels the work at the target."""
+    """Every method raises `RouterError` and nothing else; what is cancelled or closed stops its work at the target,
+    unless another request waits for the same.
+    """
 
     def __init__(
         self,
-        backends: Mapping[str, Backend],
-        embedding_targets: Sequence[Target],
-        health: Health,
-        chooser: Chooser,
+        cache: ResponseCache,
+        flights: Flights,
+        dispatcher: Dispatcher,
         caller: Caller,
+        embedding_targets: Sequence[Target],
+        embedding_caller: EmbeddingCaller,
+        health: Health,
         policy: Policy,
-        metrics: RoutingMetrics,
     ) -> None:
-        self._backends = backends
-        self._embedding_targets = embedding_targets
-        self._health = health
-        self._chooser = chooser
+        self._cache = cache
+        self._flights = flights
+        self._dispatcher = dispatcher
         self._caller = caller
+        self._embedding_targets = embedding_targets
+        self._embedding_caller = embedding_caller
+        self._health = health
         self._policy = policy
-        self._metrics = metrics
 
-    async def answer(self, query: Query, rules: Rules, watch: Stopwatch) -> Answer:
-        """Choose, call; judge the edge's answer where that can change the choice."""
-        # response cache: look up
-        whole, decision = await self._run(Errand(query, rules, watch, self._caller.complete))
-        # response cache: remember
-        return Answer(whole.for_client(), decision)
+    async def answer(self, query: Query, rules: Rules, caching: Caching, watch: Stopwatch) -> Answer:
+        """The whole answer."""
+        plan = self._cache.plan(query, rules, caching)
+        hit = await self._look_up(plan)
+        if hit is not None and hit.use is not Use.ON_ERROR:
+            return Answer(hit.entry.completion, _stored(hit))
+        try:
+            seat, entry = await self._fly(plan, watch, self._fly_whole, Seat.wait_entry)
+        except (BackendError, OverloadedError) as exc:
+            hit = _instead(hit, exc)
+            return Answer(hit.entry.completion, _stored(hit, stale=True))
+        await seat.aclose()
+        return Answer(entry.completion, _made(plan, seat))
 
-    async def stream(self, query: Query, rules: Rules, watch: Stopwatch) -> StreamedAnswer:
-        """Like `answer`, up to the first pieces; the rest follows from the same target."""
-        # response cache: replay
-        opening, decision = await self._run(Errand(query, rules, watch, self._caller.begin))
+    async def stream(self, query: Query, rules: Rules, caching: Caching, watch: Stopwatch) -> StreamedAnswer:
+        """The answer from its first pieces on."""
+        plan = self._cache.plan(query, rules, caching)
+        hit = await self._look_up(plan)
+        if hit is not None and hit.use is not Use.ON_ERROR:
+            return StreamedAnswer(Replay(hit.entry), _stored(hit))
+        try:
+            seat, _ = await self._fly(plan, watch, self._fly_streamed, Seat.wait_begin)
+        except (BackendError, OverloadedError) as exc:
+            hit = _instead(hit, exc)
+            return StreamedAnswer(Replay(hit.entry), _stored(hit, stale=True))
         watch.first_s = watch.elapsed_s()
-        return StreamedAnswer(opening, decision)
+        return StreamedAnswer(seat, _made(plan, seat))
 
-    async def embed(self, query: EmbeddingQuery, rules: Rules, watch: Stopwatch) -> EmbeddedAnswer:
-        """The vectors of one model, from whichever target has it; there is no quality to score."""
-        # embedding cache: look up each input
+    async def embed(self, query: EmbeddingQuery, rules: Rules, caching: Caching, watch: Stopwatch) -> EmbeddedAnswer:
+        """The vectors of one model, from whichever target has it, as far as they are not cached; there is no quality to
+        score.
+        """
         eligible = select_eligible(rules, self._embedding_targets)
         decision = decide(eligible, score=None, threshold=self._policy.threshold, up=self._health.up())
 
-        async def ask(decision: Decision) -> Embeddings:
-            with watch.wait_backend():
-                return await self._backends[decision.target.name].embed(query)
+        async def ask(decision: Decision) -> Embedded:
+            return await self._embedding_caller.embed(decision.target.name, query, caching.control, watch)
 
-        embeddings, decision = await self._attempt(decision, ask, query.deadline)
-        return EmbeddedAnswer(embeddings, decision)
+        embedded, decision = await self._dispatcher.attempt(decision, ask, query.deadline)
+        return EmbeddedAnswer(embedded.embeddings, decision, embedded.status)
 
-    async def _run(self, errand: Errand[AnyReply]) -> tuple[AnyReply, Decision]:
-        """Choose, call, judge; while an answer is on trial nothing of it reaches the client."""
-        decision = await self._chooser.choose(errand.query, errand.rules)
-        # lane: wait for a slot, held until the answer, or its stream, ends
-        reply, decision = await self._attempt(decision, partial(self._ask, errand), errand.query.deadline)
-        if not decision.on_trial:
-            return reply, decision
-        try:
-            verdict = await self._chooser.judge(decision, errand.query, errand.rules, reply.said())
-            final, verdict = await self._carry_out(errand, verdict, reply)
-        except BaseException:
-            await reply.aclose()
-            raise
-        if final is not reply:
-            self._metrics.count_dropped(decision.target, reply.spent)
-        self._observe(errand, verdict)
-        self._metrics.count_trial(verdict.reason)
-        return final, verdict
+    async def _look_up(self, plan: Plan) -> Hit | None:
+        """What is stored, if the request may have it; a stale answer that may be served meanwhile is made anew."""
+        hit = self._cache.peek(plan)
+        if (hit is None or hit.use is not Use.FRESH) and not self._flights.has(_flight_key(plan)):
+            # while this looked further, a flight may have landed: without the second glance it would fly again
+            hit = await self._cache.find(plan) or self._cache.peek(plan)
+        self._cache.count(plan, hit)
+        if plan.caching.control.only_if_cached and (hit is None or hit.use is Use.ON_ERROR):
+            raise NotCachedError("No stored answer may serve this request, and it asks for no other (only-if-cached).")
+        if hit is not None and hit.use is Use.REVALIDATE:
+            self._refresh(plan)
+        return hit
 
-    async def _carry_out(
-        self, errand: Errand[AnyReply], verdict: Decision, reply: AnyReply
-    ) -> tuple[AnyReply, Decision]:
-        """The edge's reply, or the cloud's if it was found wanting; the edge stops before the cloud begins.
-
-        Without money for the cloud, or if it fails, the edge's all the same: a new one if it was stopped.
-        """
-        if verdict.reason is not Reason.ESCALATED:
-            return reply, verdict
-        stopped = False
-
-        async def ask(decision: Decision) -> AnyReply:
-            nonlocal stopped
-            if decision.tier is Tier.EDGE and not stopped:
-                return reply
-            reservation = self._reserve(errand, decision)
-            if not reply.complete:
-                stopped = True
-                with releasing(reservation):
-                    await reply.aclose()
-            return await self._call(errand, decision, reservation)
-
-        try:
-            return await self._attempt(verdict, ask, errand.query.deadline)
-        except (BackendError, OverloadedError):
-            late = verdict.fall_back()
-            if late is None or stopped:
-                raise
-            return reply, late
-
-    async def _ask(self, errand: Errand[AnyReply], decision: Decision) -> AnyReply:
-        return await self._call(errand, decision, self._reserve(errand, decision))
-
-    def _reserve(self, errand: Errand[AnyReply], decision: Decision) -> Reservation:
-        """Set aside what the call may cost; with that the query is as good as sent."""
-        reservation = self._policy.reserve(decision.target, errand.query)
-        if reservation is None:
-            raise BudgetError(f"The budget cannot pay for {decision.target.name} now; try later or raise policy.per_*.")
-        if not decision.on_trial:
-            self._observe(errand, decision)
-        return reservation
-
-    async def _call(self, errand: Errand[AnyReply], decision: Decision, reservation: Reservation) -> AnyReply:
-        with errand.watch.wait_backend():
-            return await errand.call(decision, reservation, errand.query.parameters)
-
-    def _observe(self, errand: Errand[AnyReply], decision: Decision) -> None:
-        """Once an errand, when it is first settled where it goes."""
-        if not errand.observed:
-            errand.observed = True
-            self._chooser.observe(decision, errand.rules)
-
-    async def _attempt(
-        self, decision: Decision, ask: Callable[[Decision], Awaitable[T]], deadline: float | None
-    ) -> tuple[T, Decision]:
-        """Ask the decided target, and its fallback if it fails or is too dear; both share one deadline."""
-        try:
-            return await ask(decision), decision
-        except DeadlineError:
-            raise
-        except (BackendError, OverloadedError) as exc:
-            if isinstance(exc, UnavailableError):
-                self._health.report_unreachable(decision.target.name)
-            other = decision.fall_back(Reason.BUDGET if isinstance(exc, BudgetError) else Reason.FALLBACK)
-            expired = deadline is not None and time.monotonic() >= deadline
-            if other is None or expired:
-                raise
+    async def _fly(
+        self,
+        plan: Plan,
+        watch: Stopwatch,
+        fly: Callable[[Plan, Stopwatch, Flight], Awaitable[None]],
+        wait: Callable[[Seat], Awaitable[T]],
+    ) -> tuple[Seat, T]:
+        """A seat in the generation of this answer, one's own or another's, once what was waited for is there."""
+        late: DeadlineError | None = None
+        for _ in range(_MOST_FLIGHTS):
+            seat = self._flights.board(_flight_key(plan), partial(fly, plan, watch), plan.query.deadline)
             try:
-                return await self._attempt(other, ask, deadline)
-            except (BackendError, OverloadedError):
-                raise exc from None  # the first failure explains more than that of the fallback
+                # who leads counts the target's time inside the flight
+                with nullcontext() if seat.leads else watch.wait_backend():
+                    return seat, await wait(seat)
+            except DeadlineError as exc:
+                await seat.aclose()
+                if not seat.delayed:
+                    raise
+                late = exc
+            except BaseException:
+                await seat.aclose()
+                raise
+        raise late or DeadlineError("The answer was not there within the request's deadline.")
+
+    async def _fly_whole(self, plan: Plan, watch: Stopwatch, flight: Flight) -> None:
+        errand = Errand(plan.query, plan.rules, watch, self._caller.complete)
+        whole, decision = await self._dispatcher.run(errand)
+        flight.begin(decision)
+        flight.land(whole.for_client())
+        await self._remember(plan, flight)
+
+    async def _fly_streamed(self, plan: Plan, watch: Stopwatch, flight: Flight) -> None:
+        errand = Errand(plan.query, plan.rules, watch, self._caller.begin)
+        opening, decision = await self._dispatcher.run(errand)
+        try:
+            flight.begin(decision)
+            async for delta in opening.for_client():
+                flight.add(delta)
+        finally:
+            await opening.aclose()
+        flight.land()
+        await self._remember(plan, flight)
+
+    async def _remember(self, plan: Plan, flight: Flight) -> None:
+        if flight.entry is not None and flight.decision is not None and not flight.decision.degraded:
+            await self._cache.remember(plan, flight.entry)
+
+    def _refresh(self, plan: Plan) -> None:
+        """Make the answer anew, behind the client's back and everyone else's work."""
+        behind = replace(plan, query=replace(plan.query, priority=Priority.BATCH))
+        self._flights.refresh(_flight_key(behind), partial(self._fly_whole, behind, Stopwatch()))
+
+
+async def answer_anew(dispatcher: Dispatcher, caller: Caller, plan: Plan) -> str:
+    """The text that a request would get if there were no cache, behind everyone else's work: for audits.
+
+    Raises:
+        RouterError: no target answers.
+    """
+    query = replace(plan.query, priority=Priority.BATCH, deadline=time.monotonic() + _AUDIT_S)
+    whole, _ = await dispatcher.run(Errand(query, plan.rules, Stopwatch(), caller.complete))
+    return whole.completion.choices[0].text
+
+
+def _flight_key(plan: Plan) -> Hashable:
+    """Requests of another priority fly apart: an urgent one must not wait in a patient one's place."""
+    return (plan.key.exact, plan.query.priority) if plan.key is not None and plan.reads else None
+
+
+def _stored(hit: Hit, *, stale: bool = False) -> Origin:
+    return Origin(hit.entry.decision, hit.status, hit.entry.stamp, hit.age_s, stale)
+
+
+def _made(plan: Plan, seat: Seat) -> Origin:
+    """Who flew along made no target work, as if it had come a moment later."""
+    decision = seat.flight.decision
+    if decision is None:
+        raise ValueError("the flight has not begun")
+    return Origin(decision, plan.status if seat.leads else CacheStatus.HIT, seat.flight.stamp)
+
+
+def _instead(hit: Hit | None, exc: RouterError) -> Hit:
+    """The stale answer that may stand in for a failure of the targets; else the failure."""
+    if hit is None or isinstance(exc, DeadlineError | RefusedError):
+        raise exc
+    return hit

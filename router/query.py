@@ -15,7 +15,10 @@ class Priority(StrEnum):
     @property
     def rank(self) -> int:
         """0 for the most urgent."""
-        return list(Priority).index(self)
+        return _RANKS[self]
+
+
+_RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 
 class Capability(StrEnum):
@@ -199,11 +202,15 @@ class Delta:
     usage: Usage | None = None
 
 
+Input = str | tuple[int, ...]
+"""What is embedded: a text, or token ids."""
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddingQuery:
     """Texts, or token lists, to embed, in order."""
 
-    inputs: tuple[str, ...] | tuple[tuple[int, ...], ...]
+    inputs: tuple[Input, ...]
     priority: Priority = Priority.STANDARD
     deadline: float | None = None
     request_id: str = ""
@@ -212,7 +219,11 @@ class EmbeddingQuery:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """One little-endian float32 vector (as bytes) an input, in order."""
+    """One little-endian float32 vector (as bytes) an input, in order.
+
+    `counts` are the tokens of each input, where the target tells more than their sum `prompt_tokens`.
+    """
 
     vectors: tuple[bytes, ...]
     prompt_tokens: int
+    counts: tuple[int, ...] | None = None

@@ -4,7 +4,6 @@ typed; unknown fields are ignored, as OpenAI-compatible servers do. Each body be
 set of capabilities that it needs of a target. Answers use the structs of `edge.wire`.
 """
 
-from dataclasses import replace
 from typing import Annotated, Literal
 
 import msgspec
@@ -27,7 +26,7 @@ from router.query import (
 )
 
 ServiceTier = Literal["auto", "default", "flex", "scale", "priority"] | None
-Absent = msgspec.Raw | None | UnsetType
+Absent = msgspec.Raw | UnsetType
 
 _PRIORITIES = {"priority": Priority.INTERACTIVE, "scale": Priority.INTERACTIVE, "flex": Priority.BATCH}
 _PART_NEEDS: dict[type, Capability] = {
@@ -77,10 +76,20 @@ class GenerationRequest(bodies.GenerationBody, frozen=True, kw_only=True):
                 "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
             )
 
-    def shared_parameters(self) -> Parameters:
-        """The parameters that both kinds of request carry."""
+    def shared_parameters(
+        self,
+        *,
+        max_tokens: int | None,
+        logprobs: bool,
+        top_logprobs: int = 0,
+        json_format: JsonFormat | None = None,
+    ) -> Parameters:
+        """The parameters that both kinds of request carry, and those that each says in its own way."""
         return Parameters(
-            max_tokens=self.max_tokens,
+            max_tokens=max_tokens,
+            logprobs=logprobs,
+            top_logprobs=top_logprobs,
+            json_format=json_format,
             temperature=self.temperature,
             top_p=self.top_p,
             stop=self.stops(),
@@ -131,8 +140,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
         self.check_stream_options()
         if self.top_logprobs and not self.logprobs:
             raise RequestError("The 'top_logprobs' parameter needs 'logprobs' to be true.", param="top_logprobs")
-        parameters = replace(
-            self.shared_parameters(),
+        parameters = self.shared_parameters(
             max_tokens=self.max_completion_tokens or self.max_tokens,
             logprobs=bool(self.logprobs),
             top_logprobs=self.top_logprobs or 0,
@@ -166,8 +174,8 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
             RequestError: parameters contradict each other.
         """
         self.check_stream_options()
-        parameters = replace(
-            self.shared_parameters(), logprobs=self.logprobs is not None, top_logprobs=self.logprobs or 0
+        parameters = self.shared_parameters(
+            max_tokens=self.max_tokens, logprobs=self.logprobs is not None, top_logprobs=self.logprobs or 0
         )
         texts = (self.prompt,) if isinstance(self.prompt, str) else tuple(self.prompt)
         if len(texts) * parameters.n > MOST_ANSWERS:
@@ -198,7 +206,8 @@ class EmbeddingRequest(Struct, frozen=True, kw_only=True):
 
 
 def _given(value: Absent) -> bool:
-    return value is not UNSET and value is not None
+    """Whether a parameter of no interest but for its presence is there."""
+    return not isinstance(value, UnsetType) and bytes(value) != b"null"
 
 
 def _json_format(asked: bodies.AnswerFormat | None) -> JsonFormat | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,6 +19,7 @@ from edge.engine.errors import EngineError
 from edge.engine.files import replace_file
 
 MANIFEST: Final = "manifest.json"
+_DIGITS: Final = 16
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
@@ -57,6 +59,8 @@ class Artifact:
 
     path: Path
     manifest: Manifest
+    identity: str
+    """See `identify`."""
 
     @classmethod
     def open(cls, path: Path, kind: ArtifactKind | None = None) -> "Artifact":
@@ -65,12 +69,12 @@ class Artifact:
         Raises:
             ArtifactError: there is no artifact, it is damaged, or not of `kind`.
         """
-        manifest = _read_manifest(path / MANIFEST)
+        manifest, identity = _read_manifest(path / MANIFEST)
         if kind is not None and manifest.kind is not kind:
             raise ArtifactError(f"{path}: is a model of kind {manifest.kind}; name one of kind {kind}")
         for name, digest in manifest.files.items():
             _check(path, name, digest)
-        return cls(path, manifest)
+        return cls(path, manifest, identity)
 
     def file(self, name: str) -> Path:
         """The path of a checked file.
@@ -100,6 +104,17 @@ def write_manifest(
     return manifest
 
 
+def identify(path: Path) -> str:
+    """`<name>/<version>@<beginning of its manifest's sha256>` of the artifact in `path`, whose files stay unread.
+
+    Other bytes have another identity; it is printable ASCII without spaces, whatever the manifest says.
+
+    Raises:
+        ArtifactError: there is no artifact.
+    """
+    return _read_manifest(path / MANIFEST)[1]
+
+
 def digest_file(path: Path) -> FileDigest:
     """A file's digest and size. Raises `OSError`."""
     with path.open("rb") as file:
@@ -107,13 +122,17 @@ def digest_file(path: Path) -> FileDigest:
         return FileDigest(digest, file.tell())
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _read_manifest(path: Path) -> tuple[Manifest, str]:
+    """The manifest, and the artifact's identity."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        content = path.read_bytes()
+        manifest = msgspec.json.decode(content, type=Manifest)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: does not exist; pull the model, or correct its path") from None
     except (OSError, msgspec.MsgspecError) as exc:
         raise ArtifactError(f"{path}: is not a manifest ({exc}); pull or export the model again") from exc
+    digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
+    return manifest, f"{quote(manifest.name, safe='')}/{quote(manifest.version, safe='')}@{digest}"
 
 
 def _check(folder: Path, name: str, wanted: FileDigest) -> None:

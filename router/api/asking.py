@@ -3,18 +3,20 @@
 import re
 import secrets
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
-from litestar.datastructures import Headers
-
 from router.admission import Admission, Client
+from router.cache.directives import Caching, parse_cache_control
 from router.decision import Label, Rules, Tier
 from router.errors import RequestError
 from router.query import Capability, EmbeddingQuery, Priority, Query
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
+_TAG = re.compile(r"^[A-Za-z0-9._:-]{1,64}$")
+_MOST_TAGS = 8
 AnyQuery = TypeVar("AnyQuery", Query, EmbeddingQuery)
 
 
@@ -25,6 +27,8 @@ class Switch(StrEnum):
     OFF = "off"
 
 
+Fields = Mapping[str, str]
+"""Header values by lower-case name."""
 Member = TypeVar("Member", Priority, Tier, Label, Switch)
 
 
@@ -40,6 +44,7 @@ class Asker:
     labels: frozenset[Label]
     threshold: float | None
     check: Switch | None
+    caching: Caching
 
     def rules(self, model: str, needs: frozenset[Capability]) -> Rules:
         """What the decision must keep to."""
@@ -64,7 +69,16 @@ class Asker:
         )
 
 
-def read_headers(headers: Headers, admission: Admission, longest_s: float) -> Asker:
+def read_fields(raw: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """ASGI's headers, whose names are in lower case already; what is sent twice is joined, as RFC 9110 has it."""
+    fields: dict[str, str] = {}
+    for name, value in raw:
+        key, said = name.decode("latin-1"), value.decode("latin-1")
+        fields[key] = f"{fields[key]}, {said}" if key in fields else said
+    return fields
+
+
+def read_headers(headers: Fields, admission: Admission, longest_s: float) -> Asker:
     """Understand a request's headers.
 
     Args:
@@ -88,10 +102,22 @@ def read_headers(headers: Headers, admission: Admission, longest_s: float) -> As
         frozenset(_parse(Label, label, "x-data-label") for label in labels),
         _threshold(headers),
         _member(Switch, headers, "x-answer-check"),
+        _caching(headers),
     )
 
 
-def _deadline_s(headers: Headers) -> float | None:
+def _caching(headers: Fields) -> Caching:
+    tags = tuple(dict.fromkeys(tag.strip() for tag in headers.get("x-cache-tags", "").split(",") if tag.strip()))
+    if len(tags) > _MOST_TAGS or not all(map(_TAG.match, tags)):
+        raise RequestError(
+            f"Invalid x-cache-tags: expected at most {_MOST_TAGS}, each of 1 to 64 letters, digits or ._:-.",
+            param="x-cache-tags",
+        )
+    control = parse_cache_control(headers.get("cache-control", ""))
+    return Caching(control, tags, headers.get("if-none-match", ""))
+
+
+def _deadline_s(headers: Fields) -> float | None:
     """`x-deadline-ms`, else the timeout that OpenAI's SDKs announce, in seconds."""
     for name, scale in (("x-deadline-ms", 1e-3), ("x-stainless-read-timeout", 1.0), ("x-stainless-timeout", 1.0)):
         value = headers.get(name)
@@ -108,7 +134,7 @@ def _deadline_s(headers: Headers) -> float | None:
     return None
 
 
-def _threshold(headers: Headers) -> float | None:
+def _threshold(headers: Fields) -> float | None:
     """`x-route-threshold`, in the policy's place."""
     name = "x-route-threshold"
     value = headers.get(name)
@@ -123,7 +149,7 @@ def _threshold(headers: Headers) -> float | None:
     raise RequestError(f"Invalid {name}: {value!r}. Expected a number from 0 to 1.", param=name)
 
 
-def _member(kind: type[Member], headers: Headers, name: str) -> Member | None:
+def _member(kind: type[Member], headers: Fields, name: str) -> Member | None:
     value = headers.get(name)
     return None if value is None else _parse(kind, value, name)
 

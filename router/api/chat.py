@@ -1,8 +1,6 @@
 """`POST /v1/chat/completions` and `POST /v1/completions`, whole and streamed."""
 
-import secrets
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 import msgspec
@@ -12,9 +10,11 @@ from litestar.types import ASGIApp
 
 from edge.serving import CutError, EventStream
 from router.api.asking import Asker
-from router.api.exchange import Exchange, HttpRequest, converse, json_answer
+from router.api.exchange import Exchange, HttpRequest, converse, json_answer, unchanged_answer
 from router.api.failures import error_body
 from router.api.render import ChatDialect, Dialect, TextDialect
+from router.cache.entry import Stamp
+from router.decision import Rules
 from router.errors import DrainingError, RouterError
 from router.pipeline import StreamedAnswer
 from router.query import Query, RawPrompts
@@ -32,17 +32,14 @@ def chat_routes() -> list[HTTPRouteHandler]:
 
     async def chat_work(exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
         body = chat_decoder.decode(content)
-        dialect = ChatDialect(
-            *_stamp("chatcmpl"), body.model, logprobs=bool(body.logprobs), include_usage=body.include_usage
-        )
-        return await _generate(exchange, asker, body, dialect)
+        speak = partial(ChatDialect, model=body.model, logprobs=bool(body.logprobs), include_usage=body.include_usage)
+        return await _generate(exchange, asker, body, speak)
 
     async def text_work(exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
         body = text_decoder.decode(content)
-        dialect = TextDialect(
-            *_stamp("cmpl"), body.model, logprobs=body.logprobs is not None, include_usage=body.include_usage
-        )
-        return await _generate(exchange, asker, body, dialect)
+        logprobs = body.logprobs is not None
+        speak = partial(TextDialect, model=body.model, logprobs=logprobs, include_usage=body.include_usage)
+        return await _generate(exchange, asker, body, speak)
 
     @post(CHAT_URL)
     async def chat(request: HttpRequest) -> ASGIApp:
@@ -56,24 +53,39 @@ def chat_routes() -> list[HTTPRouteHandler]:
 
 
 async def _generate(
-    exchange: Exchange, asker: Asker, body: ChatRequest | CompletionRequest, dialect: Dialect
+    exchange: Exchange, asker: Asker, body: ChatRequest | CompletionRequest, speak: Callable[[Stamp], Dialect]
 ) -> ASGIApp:
     query = asker.complete(body.query())
     rules = asker.rules(body.model, body.needs())
-    pipeline = exchange.service.pipeline
     if body.stream:
-        streamed = await pipeline.stream(query, rules, exchange.watch)
-        prompts = len(query.prompt.texts) if isinstance(query.prompt, RawPrompts) else 1
-        events = _events(
-            exchange, streamed, dialect, answers=prompts * query.parameters.n, include_usage=body.include_usage
-        )
-        release = partial(_release, exchange, query, streamed)
-        return EventStream(events, exchange.answered(streamed.decision), release)
-    answer = await pipeline.answer(query, rules, exchange.watch)
+        return await _stream(exchange, asker, body, query, rules, speak)
+    answer = await exchange.service.pipeline.answer(query, rules, asker.caching, exchange.watch)
     exchange.usage = answer.completion.usage
-    headers = exchange.answered(answer.decision)
-    await exchange.explain(query.prompt)
-    return json_answer(_encode(dialect.whole(answer.completion)), headers)
+    headers = exchange.served(answer.origin, streamed=False)
+    await exchange.explain(query)
+    if asker.caching.has(answer.origin.stamp.answer_id):
+        return unchanged_answer(headers)
+    return json_answer(_encode(speak(answer.origin.stamp).whole(answer.completion)), headers)
+
+
+async def _stream(
+    exchange: Exchange,
+    asker: Asker,
+    body: ChatRequest | CompletionRequest,
+    query: Query,
+    rules: Rules,
+    speak: Callable[[Stamp], Dialect],
+) -> ASGIApp:
+    streamed = await exchange.service.pipeline.stream(query, rules, asker.caching, exchange.watch)
+    headers = exchange.served(streamed.origin, streamed=True)
+    if asker.caching.has(streamed.origin.stamp.answer_id):
+        await streamed.pieces.aclose()
+        return unchanged_answer(headers)
+    prompts = len(query.prompt.texts) if isinstance(query.prompt, RawPrompts) else 1
+    dialect = speak(streamed.origin.stamp)
+    answers = prompts * query.parameters.n
+    events = _events(exchange, streamed, dialect, answers=answers, include_usage=body.include_usage)
+    return EventStream(events, headers, partial(_release, exchange, query, streamed))
 
 
 async def _events(
@@ -84,7 +96,7 @@ async def _events(
         with exchange.service.drain.holding():
             for chunk in dialect.opening(answers):
                 yield _event(chunk)
-            async for delta in streamed.opening.for_client():
+            async for delta in streamed.pieces.for_client():
                 exchange.usage = delta.usage or exchange.usage
                 if delta.usage is None:
                     yield _event(dialect.piece(delta))
@@ -101,15 +113,11 @@ async def _events(
 
 async def _release(exchange: Exchange, query: Query, streamed: StreamedAnswer) -> None:
     try:
-        await streamed.opening.aclose()
-        await exchange.explain(query.prompt)
+        await streamed.pieces.aclose()
+        await exchange.explain(query)
     finally:
         exchange.finish(exchange.error.status if exchange.error else 200)
 
 
 def _event(chunk: msgspec.Struct) -> bytes:
     return b"data: " + _encode(chunk) + b"\n\n"
-
-
-def _stamp(kind: str) -> tuple[str, int]:
-    return f"{kind}-{secrets.token_hex(12)}", int(time.time())

@@ -26,7 +26,7 @@ def embedding_routes() -> list[HTTPRouteHandler]:
         body = decoder.decode(content)
         query = asker.complete(body.query())
         rules = asker.rules(body.model, frozenset())
-        answer = await exchange.service.pipeline.embed(query, rules, exchange.watch)
+        answer = await exchange.service.pipeline.embed(query, rules, asker.caching, exchange.watch)
         exchange.usage = Usage(answer.embeddings.prompt_tokens)
         data = [
             wire.Embedding(index, _said(shorten(vector, body.dimensions), body.encoding_format))
@@ -34,7 +34,8 @@ def embedding_routes() -> list[HTTPRouteHandler]:
         ]
         tokens = answer.embeddings.prompt_tokens
         listed = wire.EmbeddingList(data=data, model=body.model, usage=wire.Usage(tokens, 0, tokens))
-        return json_answer(msgspec.json.encode(listed), exchange.answered(answer.decision))
+        headers = exchange.answered(answer.decision, answer.status)
+        return json_answer(msgspec.json.encode(listed), headers)
 
     @post(URL)
     async def embed(request: HttpRequest) -> ASGIApp:

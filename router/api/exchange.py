@@ -7,25 +7,25 @@ from typing import Any
 import msgspec
 from litestar import Request
 from litestar.exceptions import HTTPException
-from litestar.response.base import ASGIResponse
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope, Send
 
-from edge.serving import CutError, Drain, EventStream, HangUpError, until_hang_up
+from edge.serving import CutError, Drain, HangUpError, until_hang_up
 from router.admission import Admission
-from router.api.asking import Asker, read_headers
+from router.api.asking import Asker, read_fields, read_headers
 from router.api.failures import describe_http, describe_invalid, error_body
+from router.cache.plan import CacheStatus
+from router.cache.statistics import Caches
 from router.choosing import Chooser
 from router.config import Config
 from router.decision import Decision, Evidence, log_odds
 from router.errors import DrainingError, OverloadedError, RouterError, UnavailableError
 from router.health import Health
-from router.pipeline import Pipeline
-from router.query import Prompt, Usage
+from router.pipeline import Origin, Pipeline
+from router.query import Query, Usage
 from router.scoring import Scorer
 from router.telemetry import RequestRecord, Stopwatch, Telemetry
 
 HttpRequest = Request[Any, Any, Any]
-_JSON = "application/json"
 _CLIENT_CLOSED = 499  # nginx's status for it; nobody reads the answer, metrics and log do
 
 
@@ -41,6 +41,7 @@ class Service:
     scorer: Scorer
     telemetry: Telemetry
     drain: Drain
+    caches: Caches | None = None
 
     @property
     def policy_kind(self) -> str:
@@ -57,6 +58,7 @@ class Exchange:
     watch: Stopwatch
     asker: Asker | None = None
     decision: Decision | None = None
+    cache: CacheStatus = CacheStatus.BYPASS
     usage: Usage | None = None
     error: RouterError | None = None
     signals: Mapping[str, float] = field(default_factory=dict)
@@ -66,16 +68,29 @@ class Exchange:
         """The client's own, or ours; empty for a request whose headers were refused."""
         return self.asker.request_id if self.asker else ""
 
-    def answered(self, decision: Decision) -> dict[str, str]:
+    def served(self, origin: Origin, *, streamed: bool) -> dict[str, str]:
+        """An answer can begin that others may get too: what its headers say."""
+        headers = self.answered(origin.decision, origin.status)
+        answer_id = origin.stamp.answer_id
+        # the pieces of a stream differ from one telling to the next, its content does not
+        headers["etag"] = f'W/"{answer_id}"' if streamed else f'"{answer_id}"'
+        if origin.status.stored:
+            headers["age"] = str(int(origin.age_s))
+        if origin.stale:
+            headers["x-degraded"] = "stale"
+        return headers
+
+    def answered(self, decision: Decision, status: CacheStatus = CacheStatus.BYPASS) -> dict[str, str]:
         """The answer can begin: what its headers say."""
         self.decision = decision
+        self.cache = status
         self.watch.answered()
         headers = {
             "x-request-id": self.request_id,
             "x-route-tier": decision.tier.value,
             "x-route-target": decision.target.name,
             "x-route-reason": decision.reason.value,
-            "x-cache": "bypass",
+            "x-cache": status.value,
             "x-queue-ms": f"{self.watch.queue_s * 1e3:.1f}",
             "x-overhead-ms": f"{self.watch.overhead_s() * 1e3:.2f}",
         }
@@ -86,12 +101,12 @@ class Exchange:
             headers["x-degraded"] = decision.reason.value
         return headers
 
-    async def explain(self, prompt: Prompt) -> None:
+    async def explain(self, query: Query) -> None:
         """Find out what the score was made of, where the log is to say so."""
         decision, service = self.decision, self.service
         if not service.telemetry.explains or decision is None or decision.score is None:
             return
-        explanation = await service.scorer.explain(prompt, decision.threshold)
+        explanation = await service.scorer.explain(query, decision.threshold)
         self.signals = explanation.signals
         if decision.score.evidence is Evidence.ANSWER:
             moved = log_odds(decision.score.value) - log_odds(explanation.score.value)
@@ -115,6 +130,7 @@ class Exchange:
             policy=self.service.policy_kind if score else "",
             artifact=(self.service.scorer.artifact or "") if score else "",
             signals=self.signals,
+            cache=self.cache.value,
             degraded=decision.degraded if decision else False,
             error=self.error.code or self.error.type if self.error else None,
             prompt_tokens=usage.prompt_tokens,
@@ -141,7 +157,7 @@ async def converse(request: HttpRequest, url: str, work: Work) -> ASGIApp:
         answer = await _work(request, exchange, work)
     except HangUpError:
         exchange.finish(_CLIENT_CLOSED)
-        return ASGIResponse(status_code=_CLIENT_CLOSED)
+        return WholeAnswer(_CLIENT_CLOSED, b"", {})
     except RouterError as exc:
         exchange.error = exc
         exchange.finish(exc.status)
@@ -149,21 +165,42 @@ async def converse(request: HttpRequest, url: str, work: Work) -> ASGIApp:
     except BaseException:
         exchange.finish(RouterError.status)
         raise
-    if not isinstance(answer, EventStream):  # a stream is finished by its own end
-        exchange.finish(200)
+    if isinstance(answer, WholeAnswer):  # a stream is finished by its own end
+        exchange.finish(answer.status)
     return answer
 
 
-def json_answer(content: bytes, headers: dict[str, str]) -> ASGIApp:
+class WholeAnswer:
+    """An answer in one piece: Litestar's own response, for all that it can do besides, costs several times as much."""
+
+    def __init__(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
+        self.status = status
+        self._content = content
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+        if content:
+            self._headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self._headers})
+        await send({"type": "http.response.body", "body": self._content, "more_body": False})
+
+
+def json_answer(content: bytes, headers: dict[str, str]) -> WholeAnswer:
     """A whole answer."""
-    return ASGIResponse(body=content, headers=headers, media_type=_JSON, status_code=200)
+    return WholeAnswer(200, content, headers)
 
 
-def error_answer(error: RouterError, headers: dict[str, str]) -> ASGIApp:
+def unchanged_answer(headers: dict[str, str]) -> WholeAnswer:
+    """The client has the answer already."""
+    return WholeAnswer(304, b"", headers)
+
+
+def error_answer(error: RouterError, headers: dict[str, str]) -> WholeAnswer:
     """OpenAI's error object, with what its status calls for."""
     if isinstance(error, OverloadedError | UnavailableError):
         headers = {**headers, "retry-after": "1"}
-    return ASGIResponse(body=error_body(error), headers=headers, media_type=_JSON, status_code=error.status)
+    return WholeAnswer(error.status, error_body(error), headers)
 
 
 async def _work(request: HttpRequest, exchange: Exchange, work: Work) -> ASGIApp:
@@ -171,7 +208,9 @@ async def _work(request: HttpRequest, exchange: Exchange, work: Work) -> ASGIApp
     if drain.begun:
         raise DrainingError("This router is stopping; send the request again.")
     service = exchange.service
-    exchange.asker = read_headers(request.headers, service.admission, service.config.limits.deadline_s)
+    exchange.asker = read_headers(
+        read_fields(request.scope["headers"]), service.admission, service.config.limits.deadline_s
+    )
     try:
         content = await request.body()
         with drain.holding():

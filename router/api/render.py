@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from edge import wire
+from router.cache.entry import Stamp
 from router.query import Completion, Delta, TokenLogprob, Usage
 
 
@@ -33,9 +34,9 @@ class Dialect(Protocol):
 class ChatDialect:
     """`/v1/chat/completions`."""
 
-    def __init__(self, answer_id: str, created: int, model: str, *, logprobs: bool, include_usage: bool) -> None:
-        self._id = answer_id
-        self._created = created
+    def __init__(self, stamp: Stamp, *, model: str, logprobs: bool, include_usage: bool) -> None:
+        self._id = f"chatcmpl-{stamp.answer_id}"
+        self._created = stamp.created
         self._model = model
         self._logprobs = logprobs
         self._no_usage: UnsetType | None = None if include_usage else UNSET
@@ -91,9 +92,9 @@ class ChatDialect:
 class TextDialect:
     """`/v1/completions`."""
 
-    def __init__(self, answer_id: str, created: int, model: str, *, logprobs: bool, include_usage: bool) -> None:
-        self._id = answer_id
-        self._created = created
+    def __init__(self, stamp: Stamp, *, model: str, logprobs: bool, include_usage: bool) -> None:
+        self._id = f"cmpl-{stamp.answer_id}"
+        self._created = stamp.created
         self._model = model
         self._logprobs = logprobs
         self._no_usage: UnsetType | None = None if include_usage else UNSET

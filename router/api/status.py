@@ -6,7 +6,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from edge import wire
 from router.api.asking import Asker
@@ -92,15 +92,16 @@ def _model_handlers() -> list[HTTPRouteHandler]:
     async def models(request: HttpRequest) -> ASGIApp:
         service = _service(request)
         service.admission.admit(request.headers.get("authorization"))
-        return json_answer(_encode(wire.ModelList([wire.Model(name) for name in _model_names(service)])), {})
+        return json_answer(_encode(wire.ModelList(_models(service))), {})
 
     @get("/v1/models/{name:str}")
     async def model(request: HttpRequest, name: FromPath[str]) -> ASGIApp:
         service = _service(request)
         service.admission.admit(request.headers.get("authorization"))
-        if name not in _model_names(service):
+        found = next((model for model in _models(service) if model.id == name), None)
+        if found is None:
             raise UnknownModelError(f"The model `{name}` does not exist or you do not have access to it.")
-        return json_answer(_encode(wire.Model(name)), {})
+        return json_answer(_encode(found), {})
 
     return [models, model]
 
@@ -132,5 +133,7 @@ def _service(request: HttpRequest) -> Service:
     return service
 
 
-def _model_names(service: Service) -> list[str]:
-    return list(dict.fromkeys([AUTO, *Tier, *service.config.targets]))
+def _models(service: Service) -> list[wire.Model]:
+    """What `model` may name; of a target that says so, with its version."""
+    targets = [wire.Model(name, version=version or UNSET) for name, version in service.health.versions().items()]
+    return [*(wire.Model(name) for name in (AUTO, *Tier)), *targets]

@@ -18,6 +18,15 @@ class Backend(Protocol):
     raises `DeadlineError`.
     """
 
+    @property
+    def version(self) -> str:
+        """What the place last said of all its models, after `targets.<name>.version`; "" while neither is known.
+
+        It changes when a model is replaced, also under the same name: once `ready()` was true again after the change.
+        While the place is down it stays. A call during which it changed may have been answered by either model.
+        """
+        ...
+
     async def complete(self, query: Query) -> Completion:
         """All answers, whole."""
         ...
@@ -42,3 +51,8 @@ class Backend(Protocol):
 def remaining_s(deadline: float | None) -> float | None:
     """Seconds left, never below 1 ms: an expired deadline fails at the first wait, through the usual door."""
     return None if deadline is None else max(deadline - time.monotonic(), 0.001)
+
+
+def join_versions(*versions: str | None) -> str:
+    """Those that are known, in order; none of them contains a space that another could be mistaken for."""
+    return " ".join(version for version in versions if version)

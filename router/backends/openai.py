@@ -16,7 +16,7 @@ import msgspec
 from httpx_aiohttp import AiohttpTransport
 
 from edge import wire
-from router.backends import remaining_s
+from router.backends import join_versions, remaining_s
 from router.backends.openai_bodies import (
     read_chat_choice,
     read_chat_logprobs,
@@ -57,6 +57,7 @@ class OpenAIBackend:
     def __init__(self, name: str, config: OpenAITarget, key: str | None) -> None:
         self._name = name
         self._config = config
+        self._said = ""
         self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
         if key is not None:
             self._headers["authorization"] = f"Bearer {key}"
@@ -72,6 +73,11 @@ class OpenAIBackend:
 
     async def __aexit__(self, *_: object) -> None:
         await self._transport.aclose()
+
+    @property
+    def version(self) -> str:
+        """What our edge says of its artifacts; any other server is known by `targets.<name>.version` alone."""
+        return join_versions(self._config.version, self._said)
 
     async def complete(self, query: Query) -> Completion:
         """All answers, whole."""
@@ -111,7 +117,10 @@ class OpenAIBackend:
             data = sorted(answer.data, key=lambda one: one.index)
             if len(data) != len(query.inputs):
                 raise BackendError(f"{self._name} sent {len(data)} vectors for {len(query.inputs)} inputs.")
-            return Embeddings(tuple(read_vector(one.embedding) for one in data), answer.usage.prompt_tokens)
+            counts = tuple(one.tokens for one in data if isinstance(one.tokens, int))
+            tokens = answer.usage.prompt_tokens
+            told = len(counts) == len(data) and sum(counts) == tokens
+            return Embeddings(tuple(read_vector(one.embedding) for one in data), tokens, counts if told else None)
 
     async def ready(self) -> bool:
         """Whether the server says that it is ready."""
@@ -122,6 +131,8 @@ class OpenAIBackend:
                 await response.aclose()
         except RouterError:
             return False
+        if response.is_success:
+            self._said = response.headers.get(wire.MODEL_VERSION, "")
         return response.is_success
 
     def _request(self, query: Query, *, stream: bool) -> tuple[str, dict[str, Any]]:
@@ -166,6 +177,8 @@ class OpenAIBackend:
             if not response.is_success:
                 async with asyncio.timeout(left_s):
                     raise _refusal(self._name, response.status_code, await response.aread())
+            # an edge that was restarted between two probes answers as what it is now
+            self._said = response.headers.get(wire.MODEL_VERSION, self._said)
             yield response
         finally:
             await response.aclose()

@@ -90,6 +90,7 @@ class TierStatistics(Struct, frozen=True, kw_only=True):
     evictions: int = 0
     errors: int = 0
     corrupt: int = 0
+    dropped: int = 0
     entries: int = 0
     bytes: int = 0
     most_bytes: int = 0

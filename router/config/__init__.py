@@ -141,12 +141,17 @@ class Price(Section, frozen=True, kw_only=True):
 
 
 class TargetSection(Section, frozen=True, kw_only=True, tag_field="backend"):
-    """What every target says of itself."""
+    """What every target says of itself.
+
+    A change of `version` makes the caches forget its answers: for a server that does not say which model it serves, or
+    for a setting of it that changes them.
+    """
 
     tier: Tier
     supports: frozenset[Capability] = frozenset()
     connect_s: Seconds = 1.0
     price: Price | None = None
+    version: Annotated[str, Meta(pattern=r"^\S{1,128}$")] | None = None
 
 
 class OpenAITarget(TargetSection, frozen=True, kw_only=True, tag="openai"):
@@ -205,6 +210,10 @@ class Config(Section, frozen=True):
     def chat_targets(self) -> list[Target]:
         """Targets that generate, in the order of the file."""
         return [Target(name, t.tier, t.supports) for name, t in self.targets.items() if t.chat_model]
+
+    def embedding_models(self) -> dict[str, str]:
+        """By target, the model that it embeds with."""
+        return {name: t.embedding_model for name, t in self.targets.items() if t.embedding_model}
 
     def embedding_targets(self) -> list[Target]:
         """Targets that embed, in the order of the file."""

@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from edge.engine.encoder import Encoder
-from router.config import EmbeddingUse
+from router.embedder import open_embedding
 from router.evaluation.assessment import check_calibration, suggest_thresholds
 from router.evaluation.embedding import EmbeddingChoice, RememberingEncoder
 from router.evaluation.errors import EvaluationError
@@ -24,7 +24,6 @@ from router.evaluation.summary import describe_suggestion
 from router.scoring import Evidence, Score
 from router.scoring.answer_check import AnswerChecker, CheckModel
 from router.scoring.artifact import Provenance, ReliabilityBin, ScoreArtifact, SourceFile, save_artifact
-from router.scoring.embedding import open_embedding
 from router.scoring.query_model import QueryFile
 from router.scoring.stage_one import QueryScorer
 
@@ -53,8 +52,8 @@ class Models:
 
     def stages(self, encoder: Encoder | None) -> Stages:
         """At work."""
-        use = EmbeddingUse.NEVER if self.query.refined is None else EmbeddingUse.ALWAYS
-        return Stages(QueryScorer(self.query, encoder), AnswerChecker(self.check) if self.check else None, use)
+        query = QueryScorer(self.query, encoder.width if encoder else None)
+        return Stages(query, AnswerChecker(self.check) if self.check else None, encoder)
 
 
 class Workbench:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.engine.encoder import Encoder
 from router.config import EmbeddingUse
+from router.embedder import open_embedding
 from router.evaluation.labels import Labels
 from router.scoring import Evidence, Score
 from router.scoring.answer_check import AnswerChecker, CheckItem
@@ -21,6 +23,7 @@ class Stages:
 
     query: QueryScorer
     check: AnswerChecker | None
+    encoder: Encoder | None
     use: EmbeddingUse = EmbeddingUse.ALWAYS
     threshold: float = 0.5
 
@@ -33,7 +36,7 @@ class Stages:
         scores: list[Score] = []
         for start in range(0, len(labels.rows), _BATCH):
             prompts = [row.conversation() for row in labels.rows[start : start + _BATCH]]
-            scores += score_prompts(self.query, prompts, threshold=self.threshold, use=self.use)
+            scores += score_prompts(self.query, self.encoder, prompts, threshold=self.threshold, use=self.use)
             progress(len(prompts))
         return scores
 
@@ -57,6 +60,6 @@ def open_stages(
         ConfigError: the artifact is wrong, or was fitted with another embedding.
     """
     read = load_artifact(artifact)
-    query, check = open_scoring(read, embedding, name=str(artifact))
-    refines = read.query.refined is not None and embedding is not None
-    return Stages(query, check, use if refines else EmbeddingUse.NEVER, threshold)
+    opened = None if embedding is None or read.embedding is None else open_embedding(embedding)
+    query, check = open_scoring(read, opened, name=str(artifact))
+    return Stages(query, check, opened and opened.encoder, use, threshold)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from router.decision import Evidence, Score
-from router.query import Finish, Prompt, TokenLogprob
+from router.query import Finish, Prompt, Query, TokenLogprob
 
 __all__ = ["EdgeAnswer", "Evidence", "Explanation", "Score", "Scorer", "UnknownScorer"]
 
@@ -42,7 +42,7 @@ class Scorer(Protocol):
         """Whether `check` can say more than `score`."""
         ...
 
-    async def score(self, prompt: Prompt, threshold: float) -> Score:
+    async def score(self, query: Query, threshold: float) -> Score:
         """Stage one, before any generation; dearer evidence is used only where it can move the score across
         `threshold`."""
         ...
@@ -51,7 +51,7 @@ class Scorer(Protocol):
         """Stage two: the same probability, now that the edge's answer, or its beginning, is known."""
         ...
 
-    async def explain(self, prompt: Prompt, threshold: float) -> Explanation:
+    async def explain(self, query: Query, threshold: float) -> Explanation:
         """`score` with its parts."""
         ...
 
@@ -62,7 +62,7 @@ class UnknownScorer:
     artifact = None
     checks_answers = False
 
-    async def score(self, prompt: Prompt, threshold: float) -> Score:
+    async def score(self, query: Query, threshold: float) -> Score:
         """Always 0.5."""
         return Score(0.5, Evidence.NONE)
 
@@ -70,6 +70,6 @@ class UnknownScorer:
         """The score as it was."""
         return score
 
-    async def explain(self, prompt: Prompt, threshold: float) -> Explanation:
+    async def explain(self, query: Query, threshold: float) -> Explanation:
         """Always 0.5, from no signal."""
         return Explanation(Score(0.5, Evidence.NONE), {})

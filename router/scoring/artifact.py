@@ -8,8 +8,8 @@ from msgspec import Meta, Struct
 
 from edge.engine.files import replace_file
 from edge.engine.settings import ConfigError
+from router.embedder import Embedding, EmbeddingIdentity
 from router.scoring.answer_check import AnswerChecker, CheckModel
-from router.scoring.embedding import EmbeddingIdentity, open_embedding
 from router.scoring.query_model import QueryFile
 from router.scoring.stage_one import QueryScorer
 
@@ -91,28 +91,28 @@ def save_artifact(path: Path, artifact: ScoreArtifact) -> None:
 
 
 def open_scoring(
-    artifact: ScoreArtifact, embedding: Path | None, *, name: str = "artifact"
+    artifact: ScoreArtifact, embedding: Embedding | None, *, name: str = "artifact"
 ) -> tuple[QueryScorer, AnswerChecker | None]:
     """The models of a file, ready to compute.
 
     Args:
         artifact: As loaded.
-        embedding: The folder of the embedding model; None leaves the refined estimate out.
+        embedding: The embedding model that there is; None leaves the refined estimate out.
         name: The artifact's path, for messages.
 
     Raises:
         ConfigError: an array is damaged, or the embedding model is not the one fitted with; one line.
     """
-    encoder = None
+    width = None
     if artifact.embedding is not None and embedding is not None:
-        identity, encoder = open_embedding(embedding)
-        if identity != artifact.embedding:
+        width = embedding.encoder.width
+        if embedding.identity != artifact.embedding:
             raise ConfigError(
-                f"{name}: embedding: was fitted with {artifact.embedding.label}, but {embedding} has {identity.label}; "
-                "give that model, or fit the artifact again"
+                f"{name}: embedding: was fitted with {artifact.embedding.label}, but {embedding.identity.label} is "
+                "given; give that model, or fit the artifact again"
             )
     try:
         checker = AnswerChecker(artifact.check) if artifact.check is not None else None
-        return QueryScorer(artifact.query, encoder), checker
+        return QueryScorer(artifact.query, width), checker
     except (ValueError, ConfigError) as exc:
         raise ConfigError(f"{name}: {exc}") from exc

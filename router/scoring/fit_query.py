@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from edge.engine.encoder import Encoder
+from router.embedder import embed_texts
 from router.features import NAMES, Matrix, read_prompt, tabulate
 from router.query import Prompt
 from router.scoring.arrays import Number, write_array
-from router.scoring.embedding import embed_texts
 from router.scoring.fit_trees import grow_trees, write_trees
 from router.scoring.query_model import (
     EMBEDDING_WEIGHT,

@@ -5,25 +5,25 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, NamedTuple, Self
 
 from threadpoolctl import threadpool_limits
 
 from edge.engine.settings import ConfigError
 from router.config import EmbeddingUse, Scoring
 from router.decision import Evidence, Score
-from router.query import Prompt
+from router.embedder import Embedder, Embedding, Vector
+from router.query import Prompt, Query
 from router.scoring import EdgeAnswer, Explanation
 from router.scoring.answer_check import AnswerChecker, CheckItem
 from router.scoring.artifact import load_artifact, open_scoring
-from router.scoring.stage_one import QueryScorer
+from router.scoring.stage_one import EmbeddedPrompt, QueryScorer
 from router.scoring.stages import needs_refining
-from router.scoring.threads import BatchThreads, BusyError, LateError
 from router.telemetry import Telemetry
+from router.threads import BatchThreads, Misses
 
 _PATIENCE_S: Final = 0.25
 """A score that comes later than this is not worth the wait: the evidence that is there decides."""
@@ -34,16 +34,6 @@ _FULL_WAITING: Final = 64
 _FULL_NICE: Final = 10
 
 _logger = logging.getLogger(__name__)
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class Miss(StrEnum):
-    """Why evidence was not had."""
-
-    BUSY = "busy"
-    LATE = "late"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +46,14 @@ class Model:
     use: EmbeddingUse
 
 
-def load_model(path: Path, config: Scoring) -> Model:
+class _Rating(NamedTuple):
+    """A score, and the vector that it rests on, if it does."""
+
+    score: Score
+    vector: Vector | None = None
+
+
+def load_model(path: Path, config: Scoring, embedding: Embedding | None) -> Model:
     """Read an artifact and open the models in it.
 
     Raises:
@@ -64,23 +61,26 @@ def load_model(path: Path, config: Scoring) -> Model:
     """
     artifact = load_artifact(path)
     identity = sha256(path.read_bytes()).hexdigest()[:12]
-    use, folder = config.use_embedding, config.embedding
-    if use is EmbeddingUse.ALWAYS and artifact.embedding is not None and folder is None:
+    use = config.use_embedding
+    if use is EmbeddingUse.ALWAYS and artifact.embedding is not None and embedding is None:
         raise ConfigError(f"{path}: scoring.embedding: missing; name the folder of {artifact.embedding.label}")
-    if artifact.query.refined is None or folder is None:
-        use = EmbeddingUse.NEVER
-    query, answers = open_scoring(artifact, None if use is EmbeddingUse.NEVER else folder, name=str(path))
-    return Model(query, answers, identity, use)
+    query, answers = open_scoring(artifact, None if use is EmbeddingUse.NEVER else embedding, name=str(path))
+    return Model(query, answers, identity, use if query.refines else EmbeddingUse.NEVER)
 
 
 class ScoringService:
-    """`async with ScoringService(config, telemetry) as scorer`; see `router.scoring.Scorer`.
+    """`async with ScoringService(config, telemetry, embedder) as scorer`; see `router.scoring.Scorer`.
 
-    Cheap estimates and checks have a thread of their own, so that none waits behind a full embedding.
+    Cheap estimates and checks have a thread of their own, so that none waits behind a refined one. The embedder is
+    entered and left by who made it.
     """
 
     def __init__(
-        self, config: Scoring, telemetry: Telemetry, load: Callable[[Path, Scoring], Model] = load_model
+        self,
+        config: Scoring,
+        telemetry: Telemetry,
+        embedder: Embedder | None,
+        load: Callable[[Path, Scoring, Embedding | None], Model] = load_model,
     ) -> None:
         """
         Raises:
@@ -91,20 +91,17 @@ class ScoringService:
             raise ConfigError("scoring.artifact: missing; name an artifact, or leave out `scoring`")
         self._config = config
         self._path = path
+        self._embedder = embedder
         self._load = load
         self._stamp = _read_stamp(self._path)
-        self._model = self._load(self._path, config)
+        self._model = self._read_model()
         self._cheap = BatchThreads(
             "score", threads=1, most=_CHEAP_BATCH, waiting=_CHEAP_WAITING, patience_s=_PATIENCE_S
         )
         self._full = BatchThreads(
-            "embed",
-            threads=config.threads,
-            most=_FULL_BATCH,
-            waiting=_FULL_WAITING,
-            patience_s=_PATIENCE_S,
-            nice=_FULL_NICE,
+            "refine", threads=1, most=_FULL_BATCH, waiting=_FULL_WAITING, patience_s=_PATIENCE_S, nice=_FULL_NICE
         )
+        self._misses = Misses("score", "Evidence that was not had in time", telemetry)
         self._metrics = _Metrics(telemetry)
         self._metrics.show_artifact(self._model.identity)
 
@@ -130,28 +127,29 @@ class ScoringService:
         """Whether the artifact in use has a check."""
         return self._model.answers is not None
 
-    async def score(self, prompt: Prompt, threshold: float) -> Score:
+    async def score(self, query: Query, threshold: float) -> Score:
         """Stage one; without any evidence in time 0.5, as if nothing were known."""
-        return await self._score(self._model, prompt, threshold)
+        return (await self._rate(self._model, query, threshold)).score
 
     async def check(self, prompt: Prompt, score: Score, answer: EdgeAnswer) -> Score:
         """Stage two; without a check, or without its verdict in time, the score as it was."""
         answers, started = self._model.answers, time.perf_counter()
         if answers is None:
             return score
-        value = await self._run(self._cheap, answers.check, CheckItem(prompt, score.value, answer))
+        checked = self._cheap.run(answers.check, CheckItem(prompt, score.value, answer))
+        value = await self._misses.watch(checked)
         self._metrics.check_seconds.observe(time.perf_counter() - started)
         return score if value is None else Score(value, Evidence.ANSWER)
 
-    async def explain(self, prompt: Prompt, threshold: float) -> Explanation:
+    async def explain(self, query: Query, threshold: float) -> Explanation:
         """`score` with its parts."""
         model = self._model
-        score = await self._score(model, prompt, threshold)
+        score, vector = await self._rate(model, query, threshold)
         if score.evidence is Evidence.NONE:
             return Explanation(score, {})
-        refined = score.evidence is Evidence.EMBEDDING
-        explain = partial(_explain_all, model.query, refined=refined)
-        signals = await self._run(self._full if refined else self._cheap, explain, prompt)
+        explain = partial(_explain_all, model.query, vector)
+        threads = self._cheap if vector is None else self._full
+        signals = await self._misses.watch(threads.run(explain, query.prompt))
         return Explanation(score, signals or {})
 
     async def watch(self) -> None:
@@ -165,7 +163,7 @@ class ScoringService:
 
     async def _swap(self) -> None:
         try:
-            model = await asyncio.to_thread(self._load, self._path, self._config)
+            model = await asyncio.to_thread(self._read_model)
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with the new one, the old one serves on
             self._metrics.refused.inc()
             _logger.error("Artifact refused, %s stays in use: %s", self._model.identity, exc)  # noqa: TRY400
@@ -174,34 +172,27 @@ class ScoringService:
         self._model = model  # a request that has begun keeps the one it began with
         self._metrics.show_artifact(model.identity)
 
-    async def _score(self, model: Model, prompt: Prompt, threshold: float) -> Score:
-        started = time.perf_counter()
-        score = Score(0.5, Evidence.NONE)
-        estimate = await self._run(self._cheap, model.query.estimate, prompt)
-        if estimate is not None:
-            score = Score(estimate.probability, Evidence.FEATURES)
-            if needs_refining(estimate, threshold, model.use):
-                refined = await self._run(self._full, model.query.refine, prompt)
-                score = score if refined is None else Score(refined.probability, Evidence.EMBEDDING)
-        self._metrics.score_seconds[score.evidence].observe(time.perf_counter() - started)
-        return score
+    def _read_model(self) -> Model:
+        return self._load(self._path, self._config, self._embedder.embedding if self._embedder else None)
 
-    async def _run(
-        self, threads: BatchThreads, work: Callable[[Sequence[Item]], Sequence[Result]], item: Item
-    ) -> Result | None:
-        """The result, or None when it cannot be had: a request is answered whatever becomes of its score."""
-        try:
-            return await threads.run(work, item)
-        except BusyError:
-            miss = Miss.BUSY
-        except LateError:
-            miss = Miss.LATE
-        except Exception as exc:  # noqa: BLE001 - a broken model must not break the requests
-            miss = Miss.FAILED
-            # without the message, which may quote the prompt
-            _logger.error("Scoring failed with %s in %s.", type(exc).__name__, _place(exc))  # noqa: TRY400
-        self._metrics.misses[miss].inc()
-        return None
+    async def _rate(self, model: Model, query: Query, threshold: float) -> _Rating:
+        started = time.perf_counter()
+        rating = _Rating(Score(0.5, Evidence.NONE))
+        estimate = await self._misses.watch(self._cheap.run(model.query.estimate, query.prompt))
+        if estimate is not None:
+            rating = _Rating(Score(estimate.probability, Evidence.FEATURES))
+            if needs_refining(estimate, threshold, model.use):
+                rating = await self._refine(model, query) or rating
+        self._metrics.score_seconds[rating.score.evidence].observe(time.perf_counter() - started)
+        return rating
+
+    async def _refine(self, model: Model, query: Query) -> _Rating | None:
+        vector = await self._embedder.embed(query.prompt.text, query.tenant) if self._embedder else None
+        if vector is None:
+            return None
+        embedded = EmbeddedPrompt(query.prompt, vector)
+        refined = await self._misses.watch(self._full.run(model.query.refine, embedded))
+        return None if refined is None else _Rating(Score(refined.probability, Evidence.EMBEDDING), vector)
 
 
 class _Metrics:
@@ -209,10 +200,8 @@ class _Metrics:
 
     def __init__(self, telemetry: Telemetry) -> None:
         seconds = telemetry.seconds("score", "Stage one, by the best evidence that it got", "evidence")
-        misses = telemetry.counter("score_misses", "Evidence that was not had in time", "why")
         self.score_seconds = {evidence: seconds.labels(evidence) for evidence in Evidence}
         self.check_seconds = telemetry.seconds("check", "The answer check")
-        self.misses = {miss: misses.labels(miss) for miss in Miss}
         self.refused = telemetry.counter("artifacts_refused", "Changed artifacts that were wrong")
         self._artifact = telemetry.gauge("artifact", "The artifact in use", "artifact")
 
@@ -231,13 +220,5 @@ def _read_stamp(path: Path) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _explain_all(query: QueryScorer, prompts: Sequence[Prompt], *, refined: bool) -> list[Mapping[str, float]]:
-    return [query.explain(prompt, refined=refined) for prompt in prompts]
-
-
-def _place(exc: BaseException) -> str:
-    """File and line where it was raised."""
-    trace = exc.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "an unknown place"
+def _explain_all(query: QueryScorer, vector: Vector | None, prompts: Sequence[Prompt]) -> list[Mapping[str, float]]:
+    return [query.explain(prompt, vector) for prompt in prompts]

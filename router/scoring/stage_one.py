@@ -8,10 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.engine.encoder import Encoder
+from router.embedder import Vector
 from router.features import NAMES, SIGNALS, Matrix, Reading, Signal, read_prompt, tabulate
 from router.query import Prompt
-from router.scoring.embedding import embed_texts
 from router.scoring.query_model import EMBEDDING_WEIGHT, QueryFile, Stage, Standard, Trees, Words
 
 _REACH: Final = 1.5
@@ -31,22 +30,21 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Refined:
-    stage: Stage
-    encoder: Encoder
+class EmbeddedPrompt:
+    """A prompt, and its text's vector [width] from the embedding model that the query model was fitted with."""
 
-    def embed(self, prompts: Sequence[Prompt]) -> Matrix:
-        return embed_texts(self.encoder, [prompt.text for prompt in prompts]) * EMBEDDING_WEIGHT
+    prompt: Prompt
+    vector: Vector
 
 
 class QueryScorer:
     """The query model at work: immutable, so any thread may use it."""
 
-    def __init__(self, model: QueryFile, encoder: Encoder | None) -> None:
+    def __init__(self, model: QueryFile, width: int | None) -> None:
         """
         Args:
             model: As fitted.
-            encoder: The embedding model that it was fitted with; None leaves `refine` with what `estimate` knows.
+            width: Of the vectors of the embedding model that it was fitted with; None: there will be none.
 
         Raises:
             ValueError: an array has the wrong shape or number, or the features are not this router's.
@@ -61,32 +59,41 @@ class QueryScorer:
         self._first_width = self._words.width if self._words else 0
         self._first = Stage(model.first, "query.first", count, self._first_width)
         self._refined = None
-        if model.refined is not None and encoder is not None:
-            width = self._first_width + encoder.width
-            self._refined = _Refined(Stage(model.refined, "query.refined", count, width), encoder)
+        if model.refined is not None and width is not None:
+            self._refined = Stage(model.refined, "query.refined", count, self._first_width + width)
         self._spread = model.spread if self._refined is not None else 0.0
 
+    @property
+    def refines(self) -> bool:
+        """Whether a vector can say more than `estimate`."""
+        return self._refined is not None
+
     def estimate(self, prompts: Sequence[Prompt]) -> list[Estimate]:
-        """From features and words, without the encoder."""
+        """From features and words, without a vector."""
         readings = [read_prompt(prompt) for prompt in prompts]
         features = tabulate(readings)
         placed = self._first.place(self._standard(features), self._word_vectors(readings))
         logits = self._first.logits(placed, self._trees(features))
         return [Estimate(_probability(logit), self._spread) for logit in logits.tolist()]
 
-    def refine(self, prompts: Sequence[Prompt]) -> list[Estimate]:
-        """With the whole text's vector."""
+    def refine(self, embedded: Sequence[EmbeddedPrompt]) -> list[Estimate]:
+        """With the whole text's vector.
+
+        Raises:
+            ValueError: this model does not refine.
+        """
         if self._refined is None:
-            return self.estimate(prompts)
-        readings = [read_prompt(prompt) for prompt in prompts]
+            raise ValueError("this query model has no refined stage")
+        readings = [read_prompt(one.prompt) for one in embedded]
         features = tabulate(readings)
-        vectors = np.hstack([self._word_vectors(readings), self._refined.embed(prompts)])
-        placed = self._refined.stage.place(self._standard(features), vectors)
-        logits = self._refined.stage.logits(placed, self._trees(features))
+        vectors = np.hstack([self._word_vectors(readings), _weigh([one.vector for one in embedded])])
+        placed = self._refined.place(self._standard(features), vectors)
+        logits = self._refined.logits(placed, self._trees(features))
         return [Estimate(_probability(logit), 0.0) for logit in logits.tolist()]
 
-    def explain(self, prompt: Prompt, *, refined: bool) -> Mapping[str, float]:
-        """Log-odds by signal, the largest first after `base`, that of an average prompt; they sum to the logit.
+    def explain(self, prompt: Prompt, vector: Vector | None) -> Mapping[str, float]:
+        """Log-odds by signal, the largest first after `base`, that of an average prompt; they sum to the logit: of
+        `refine`, given a vector.
 
         Signals interact, so each gets the mean of what it adds when it comes first to last and last to first: a Shapley
         value estimated from two opposite orders (Castro et al. 2009).
@@ -95,10 +102,9 @@ class QueryScorer:
         features = tabulate([reading])
         stage, vectors = self._first, self._word_vectors([reading])
         columns = [*SIGNALS, *[Signal.WORDING] * vectors.shape[1]]
-        if refined and self._refined is not None:
-            stage, embedded = self._refined.stage, self._refined.embed([prompt])
-            vectors = np.hstack([vectors, embedded])
-            columns += [Signal.EMBEDDING] * embedded.shape[1]
+        if vector is not None and self._refined is not None:
+            stage, vectors = self._refined, np.hstack([vectors, _weigh([vector])])
+            columns += [Signal.EMBEDDING] * len(vector)
         signals = [signal for signal in Signal if signal in columns]
         names = np.array(columns)
         known: Matrix = np.array([*_known(signals, names), *_known(signals[::-1], names)])
@@ -111,6 +117,10 @@ class QueryScorer:
 
     def _word_vectors(self, readings: Sequence[Reading]) -> Matrix:
         return self._words.vectors(readings) if self._words else np.zeros((len(readings), 0), np.float32)
+
+
+def _weigh(vectors: Sequence[Vector]) -> Matrix:
+    return np.stack(vectors) * EMBEDDING_WEIGHT
 
 
 def _known(signals: Sequence[Signal], columns: NDArray[np.str_]) -> list[Matrix]:

@@ -2,14 +2,20 @@
 
 from collections.abc import Sequence
 
+from edge.engine.encoder import Encoder
 from router.config import EmbeddingUse
 from router.decision import Evidence, Score
+from router.embedder import embed_texts
 from router.query import Prompt
-from router.scoring.stage_one import Estimate, QueryScorer
+from router.scoring.stage_one import EmbeddedPrompt, Estimate, QueryScorer
 
 
 def needs_refining(estimate: Estimate, threshold: float, use: EmbeddingUse) -> bool:
-    """Whether the full embedding is to be computed: with `auto`, where it can change the side of the threshold."""
+    """Whether the full embedding is to be used: with `auto`, where it can change the side of the threshold.
+
+    Never because a vector happens to be cached, though it would cost nothing: a score is a function of the prompt and
+    the configuration alone, the same on every replica and at every time.
+    """
     match use:
         case EmbeddingUse.NEVER:
             return False
@@ -20,13 +26,16 @@ def needs_refining(estimate: Estimate, threshold: float, use: EmbeddingUse) -> b
 
 
 def score_prompts(
-    scorer: QueryScorer, prompts: Sequence[Prompt], *, threshold: float, use: EmbeddingUse
+    scorer: QueryScorer, encoder: Encoder | None, prompts: Sequence[Prompt], *, threshold: float, use: EmbeddingUse
 ) -> list[Score]:
-    """Every prompt's score, as `router.scoring.service` gives it to a request alone."""
+    """Every prompt's score, as `router.scoring.service` gives it to a request alone; None: without the embedding."""
     estimates = scorer.estimate(prompts)
-    unsure = [row for row, estimate in enumerate(estimates) if needs_refining(estimate, threshold, use)]
-    refined = scorer.refine([prompts[row] for row in unsure]) if unsure else []
     scores = [Score(estimate.probability, Evidence.FEATURES) for estimate in estimates]
-    for row, estimate in zip(unsure, refined, strict=True):
+    if encoder is None or not scorer.refines:
+        return scores
+    unsure = [row for row, estimate in enumerate(estimates) if needs_refining(estimate, threshold, use)]
+    vectors = embed_texts(encoder, [prompts[row].text for row in unsure])
+    embedded = [EmbeddedPrompt(prompts[row], vector) for row, vector in zip(unsure, vectors, strict=True)]
+    for row, estimate in zip(unsure, scorer.refine(embedded) if embedded else [], strict=True):
         scores[row] = Score(estimate.probability, Evidence.EMBEDDING)
     return scores

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 
 from edge.engine.encoder import Encoder
+from router.embedder import embed_texts
 from router.features import Matrix, Reading
 from router.scoring.arrays import Number, write_array
-from router.scoring.embedding import embed_texts
 from router.scoring.query_model import WordsFile
 
 _WIDTH: Final = 32

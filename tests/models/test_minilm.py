@@ -16,7 +16,7 @@ from edge.engine.session import SessionConfig
 from edge.models import llama, minilm
 from edge.models.catalog import Precision
 from edge.models.errors import ExportError
-from router.scoring.embedding import embed_texts
+from router.embedder import embed_texts
 
 REFERENCE = Path(__file__).parent / "data" / "minilm_reference.json"
 OFFICIAL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from router.embedder import open_embedding
 from router.query import Conversation, Finish, Message, Prompt, TokenLogprob
 from router.scoring import EdgeAnswer
 from router.scoring.artifact import Provenance, ScoreArtifact, save_artifact
 from router.scoring.dataset import Row
-from router.scoring.embedding import open_embedding
 from router.scoring.fit_check import fit_check
 from router.scoring.fit_query import fit_query, prepare_prompts
 

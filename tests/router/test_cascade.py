@@ -2,209 +2,38 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.backends import Backend
-from router.calls import Caller
-from router.choosing import Chooser
-from router.config import BudgetPolicy, Check, Price, Probe
-from router.decision import Decision, Evidence, Reason, Rules, Score, Target, Tier
+from router.config import Check
+from router.decision import Decision, Evidence, Reason, Rules, Score, Tier
 from router.errors import BackendError, BudgetError, OverloadedError, RefusedError, RouterError, UnavailableError
-from router.health import Health
-from router.hold import Holder
-from router.pipeline import Answer, Pipeline, StreamedAnswer
-from router.policy import Budget
-from router.policy.money import Tariff
+from router.pipeline import StreamedAnswer
 from router.query import (
-    Choice,
-    Completion,
-    Conversation,
-    Delta,
-    EmbeddingQuery,
-    Embeddings,
     Finish,
-    Message,
     Parameters,
-    Prompt,
     Query,
     RawPrompts,
-    TokenLogprob,
     Usage,
 )
-from router.routing_metrics import RoutingMetrics
-from router.scoring import EdgeAnswer, Explanation
-from router.telemetry import Stopwatch, Telemetry
+from router.scoring import EdgeAnswer
+from tests.router.places import (
+    CLOUD,
+    EDGE,
+    QUERY,
+    Bench,
+    Judge,
+    Place,
+    bench,
+    easy,
+    read,
+    strong,
+)
 
 pytestmark = pytest.mark.anyio
-
-EDGE, CLOUD = Target("shop", Tier.EDGE), Target("h100", Tier.CLOUD)
-QUERY = Query(Conversation((Message("user", "why?"),)), Parameters(max_tokens=50))
-FREE, DEFAULT = Rules(), Check()
-PRICE = Price(prompt_per_mtok=1.0, completion_per_mtok=1.0)
-
-
-@dataclass
-class Place:
-    """A backend that says what it is told to, at its own pace, and may fail at any piece."""
-
-    pieces: Sequence[str]
-    delays_s: Sequence[float] = ()
-    fails_at: int | None = None
-    logprobs: bool = True
-    refuses_logprobs: bool = False
-    failure: type[RouterError] = BackendError
-    running: int = 0
-    asked: list[Query] = field(default_factory=list)
-
-    async def stream(self, query: Query) -> AsyncGenerator[Delta, None]:
-        self.asked.append(query)
-        if self.refuses_logprobs and query.parameters.logprobs:
-            raise RefusedError("logprobs: what is that?", param="logprobs")
-        self.running += 1
-        try:
-            for index, text in enumerate([*self.pieces, ""]):
-                await asyncio.sleep(self.delays_s[index] if index < len(self.delays_s) else 0)
-                if index == self.fails_at:
-                    raise self.failure("broken")
-                if text:
-                    yield Delta(0, text, self._logprobs(query, text))
-            yield Delta(0, finish=Finish.STOP)
-            yield Delta(0, usage=self._usage())
-        finally:
-            try:
-                await asyncio.sleep(0)  # a place says goodbye, and may be cut short in it
-            finally:
-                self.running -= 1
-
-    async def complete(self, query: Query) -> Completion:
-        pieces = [piece async for piece in self.stream(query)]
-        logprobs = tuple(place for piece in pieces for place in piece.logprobs)
-        return Completion([Choice("".join(self.pieces), Finish.STOP, logprobs)] * query.parameters.n, self._usage())
-
-    async def embed(self, query: EmbeddingQuery) -> Embeddings:
-        raise BackendError("no embeddings here")
-
-    async def ready(self) -> bool:
-        return True
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return
-
-    def _logprobs(self, query: Query, text: str) -> tuple[TokenLogprob, ...]:
-        if not (self.logprobs and query.parameters.logprobs):
-            return ()
-        top = tuple(TokenLogprob(text, -0.1 * rank) for rank in range(query.parameters.top_logprobs))
-        return (TokenLogprob(text, -0.1, top),)
-
-    def _usage(self) -> Usage:
-        return Usage(3, len(self.pieces))
-
-
-@dataclass
-class Judge:
-    """A scorer whose two scores are given; it remembers what it was shown."""
-
-    first: float = 0.4
-    last: float | None = 0.1
-    delay_s: float = 0.0
-    checks_answers: bool = True
-    artifact: str | None = "abc"
-    shown: list[EdgeAnswer] = field(default_factory=list)
-
-    async def score(self, prompt: Prompt, threshold: float) -> Score:
-        return Score(self.first, Evidence.FEATURES)
-
-    async def check(self, prompt: Prompt, score: Score, answer: EdgeAnswer) -> Score:
-        self.shown.append(answer)
-        await asyncio.sleep(self.delay_s)
-        return score if self.last is None else Score(self.last, Evidence.ANSWER)
-
-    async def explain(self, prompt: Prompt, threshold: float) -> Explanation:
-        return Explanation(await self.score(prompt, threshold), {})
-
-
-class WatchedBudget(Budget):
-    """A real budget with a line that stays, which remembers what it was told."""
-
-    def __init__(self, per_day: float) -> None:
-        config = BudgetPolicy(per_day=per_day, burst_share=1.0)
-        super().__init__(config, {CLOUD.name: Tariff.of(PRICE)}, clock=lambda: 1e9, memory=None)
-        self.seen: list[tuple[float, Tier]] = []
-
-    @property
-    def threshold(self) -> float:
-        return 0.5
-
-    def observe(self, score: float, tier: Tier) -> None:
-        self.seen.append((score, tier))
-
-    def reserved(self) -> float:
-        """Money that some call has not given back."""
-        return sum(float(balance.reserved) for balance in self.statistics().balances)
-
-    def paid(self) -> float:
-        """Money spent."""
-        return sum(float(balance.paid) for balance in self.statistics().balances)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A pipeline over two places."""
-
-    pipeline: Pipeline
-    policy: WatchedBudget
-    telemetry: Telemetry
-
-    async def answer(self, query: Query = QUERY, rules: Rules = FREE) -> Answer:
-        return await self.pipeline.answer(query, rules, Stopwatch())
-
-    async def stream(self, query: Query = QUERY, rules: Rules = FREE) -> StreamedAnswer:
-        return await self.pipeline.stream(query, rules, Stopwatch())
-
-    def count(self, name: str, **labels: str) -> float:
-        return self.telemetry.registry.get_sample_value(f"hybrid_{name}", labels) or 0.0
-
-
-@asynccontextmanager
-async def bench(
-    edge: Place, cloud: Place, judge: Judge, *, check: Check = DEFAULT, per_day: float = 1000.0
-) -> AsyncIterator[Bench]:
-    backends: dict[str, Backend] = {EDGE.name: edge, CLOUD.name: cloud}
-    telemetry = Telemetry()
-    metrics = RoutingMetrics(telemetry)
-    policy = WatchedBudget(per_day)
-    health = Health(backends, Probe(), telemetry)
-    await health.check()
-    async with Holder(check, telemetry) as holder:
-        chooser = Chooser([EDGE, CLOUD], health, judge, policy, check, metrics)
-        yield Bench(
-            Pipeline(backends, [], health, chooser, Caller(backends, holder), policy, metrics), policy, telemetry
-        )
-    assert edge.running == cloud.running == 0
-    assert policy.reserved() == 0
-
-
-async def read(streamed: StreamedAnswer) -> str:
-    """All of a stream's text, as its client gets it."""
-    return "".join([piece.text async for piece in streamed.opening.for_client()])
-
-
-def easy() -> Place:
-    return Place(["e1 ", "e2 ", "e3"])
-
-
-def strong() -> Place:
-    return Place(["c1 ", "c2"])
 
 
 async def test_an_answer_that_is_good_enough_is_kept() -> None:
@@ -213,7 +42,10 @@ async def test_an_answer_that_is_good_enough_is_kept() -> None:
         answer = await made.answer()
 
         assert answer.completion.choices[0].text == "e1 e2 e3"
-        assert (answer.decision.reason, answer.decision.score) == (Reason.CHECKED, Score(0.2, Evidence.ANSWER))
+        assert (answer.origin.decision.reason, answer.origin.decision.score) == (
+            Reason.CHECKED,
+            Score(0.2, Evidence.ANSWER),
+        )
         assert made.policy.seen == [(0.2, Tier.EDGE)]
         assert made.count("trials_total", reason="checked") == 1
     assert judge.shown[0].finish is Finish.STOP
@@ -227,7 +59,7 @@ async def test_a_doubtful_answer_is_replaced_and_the_client_pays_for_the_clouds_
 
         assert answer.completion.choices[0].text == "c1 c2"
         assert answer.completion.usage == Usage(3, 2)
-        assert (answer.decision.reason, answer.decision.degraded) == (Reason.ESCALATED, False)
+        assert (answer.origin.decision.reason, answer.origin.decision.degraded) == (Reason.ESCALATED, False)
         assert made.policy.seen == [(0.9, Tier.CLOUD)]
         assert made.policy.paid() == pytest.approx(5e-6)
         assert made.count("tokens_total", direction="out", tier="edge", target="shop") == 3
@@ -240,7 +72,7 @@ async def test_the_client_gets_the_log_probabilities_that_it_asked_for(top: int 
         query = replace(QUERY, parameters=parameters)
         whole = (await made.answer(query)).completion.choices[0].logprobs
         streamed = await made.stream(query)
-        pieces = [place async for piece in streamed.opening.for_client() for place in piece.logprobs]
+        pieces = [place async for piece in streamed.pieces.for_client() for place in piece.logprobs]
 
     for places in (whole, pieces):
         assert len(places) == (0 if top is None else 3)
@@ -255,7 +87,7 @@ async def test_an_edge_without_log_probabilities_is_judged_without(streamed: boo
             if streamed:
                 assert await read(await made.stream()) == "e1 e2 e3"
             else:
-                assert (await made.answer()).decision.reason is Reason.CHECKED
+                assert (await made.answer()).origin.decision.reason is Reason.CHECKED
 
     assert [query.parameters.logprobs for query in edge.asked] == [True, False, False]
     assert judge.shown[0] == EdgeAnswer("e1 e2 e3", (), Finish.STOP)
@@ -271,7 +103,7 @@ async def test_an_edge_without_log_probabilities_is_judged_without(streamed: boo
 async def test_several_answers_are_not_judged(query: Query) -> None:
     judge = Judge(last=0.9)
     async with bench(easy(), strong(), judge) as made:
-        assert (await made.answer(query)).decision.reason is Reason.EASY
+        assert (await made.answer(query)).origin.decision.reason is Reason.EASY
     assert not judge.shown
 
 
@@ -289,7 +121,7 @@ async def test_several_answers_are_not_judged(query: Query) -> None:
 )
 async def test_what_configuration_and_request_say_of_the_check(rules: Rules, check: Check, reason: str) -> None:
     async with bench(easy(), strong(), Judge(first=0.4, last=0.9), check=check) as made:
-        assert (await made.answer(rules=rules)).decision.reason == reason
+        assert (await made.answer(rules=rules)).origin.decision.reason == reason
         assert len(made.policy.seen) == (rules.threshold is None)
 
 
@@ -299,10 +131,10 @@ async def test_a_failing_edge_is_the_clouds_turn_without_a_verdict(streamed: boo
     async with bench(replace(easy(), fails_at=2), strong(), judge) as made:
         if streamed:
             begun = await made.stream()
-            decision, text = begun.decision, await read(begun)
+            decision, text = begun.origin.decision, await read(begun)
         else:
             answer = await made.answer()
-            decision, text = answer.decision, answer.completion.choices[0].text
+            decision, text = answer.origin.decision, answer.completion.choices[0].text
 
         assert text == "c1 c2"
         assert (decision.target, decision.reason, decision.degraded) == (CLOUD, Reason.FALLBACK, True)
@@ -317,7 +149,7 @@ async def test_when_the_cloud_fails_the_edges_answer_is_there_already() -> None:
         streamed = await made.stream()
 
         assert answer.completion.choices[0].text == await read(streamed) == "e1 e2 e3"
-        for decision in (answer.decision, streamed.decision):
+        for decision in (answer.origin.decision, streamed.origin.decision):
             assert (decision.target, decision.reason, decision.degraded) == (EDGE, Reason.FALLBACK, True)
     assert len(edge.asked) == 2
 
@@ -328,7 +160,7 @@ async def test_when_the_cloud_fails_a_long_stream_begins_again_at_the_edge() -> 
         streamed = await made.stream()
 
         assert await read(streamed) == "".join(edge.pieces)
-        assert streamed.decision.degraded
+        assert streamed.origin.decision.degraded
     assert len(edge.asked) == 2
 
 
@@ -339,12 +171,12 @@ async def test_without_money_the_edges_answer_stands(pieces: int) -> None:
         streamed = await made.stream()
 
         assert await read(streamed) == "".join(edge.pieces)
-        assert (streamed.decision.reason, streamed.decision.degraded) == (Reason.BUDGET, False)
+        assert (streamed.origin.decision.reason, streamed.origin.decision.degraded) == (Reason.BUDGET, False)
         assert made.policy.seen == [(0.9, Tier.EDGE)]
         with pytest.raises(BudgetError) as caught:
             await made.answer(rules=Rules(wish=Tier.CLOUD))
         spared = await made.answer(rules=Rules(threshold=0.0))
-        assert (spared.decision.target, spared.decision.reason) == (EDGE, Reason.BUDGET)
+        assert (spared.origin.decision.target, spared.origin.decision.reason) == (EDGE, Reason.BUDGET)
     assert len(edge.asked) == 2
     assert (caught.value.status, caught.value.code) == (429, "budget_exhausted")
 
@@ -370,9 +202,9 @@ async def test_a_target_that_took_no_work_is_not_paid(
 
 async def test_a_check_with_nothing_to_say_leaves_stage_one_to_decide() -> None:
     async with bench(easy(), strong(), Judge(first=0.4, last=None)) as made:
-        assert (await made.answer()).decision.reason is Reason.EASY
+        assert (await made.answer()).origin.decision.reason is Reason.EASY
     async with bench(easy(), strong(), Judge(first=0.6, last=None)) as made:
-        assert (await made.answer()).decision.target is CLOUD
+        assert (await made.answer()).origin.decision.target is CLOUD
 
 
 @pytest.mark.parametrize(
@@ -479,12 +311,12 @@ async def _receive(
                 async with asyncio.TaskGroup() as group:
                     group.create_task(begin())
                 assert streamed is not None
-                decision = streamed.decision
-                async for piece in streamed.opening.for_client():
+                decision = streamed.origin.decision
+                async for piece in streamed.pieces.for_client():
                     received.append(piece.text)  # noqa: PERF401 - what came before an error counts
         except* (TimeoutError, RouterError):
             pass
         finally:
             if streamed is not None:
-                await streamed.opening.aclose()
+                await streamed.pieces.aclose()
     return "".join(received), decision

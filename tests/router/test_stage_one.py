@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from edge.engine.encoder import Encoder
 from edge.engine.settings import ConfigError
+from router.embedder import embed_texts, open_embedding
 from router.query import Conversation, Message, Prompt
 from router.scoring.arrays import Array, Number, write_array
 from router.scoring.artifact import (
@@ -20,9 +23,8 @@ from router.scoring.artifact import (
     open_scoring,
     save_artifact,
 )
-from router.scoring.embedding import embed_texts, open_embedding
 from router.scoring.fit_query import Fitted, Vector, fit_query, folds, prepare_prompts
-from router.scoring.stage_one import Estimate, QueryScorer
+from router.scoring.stage_one import EmbeddedPrompt, Estimate, QueryScorer
 from tests.edge.embedding import write_embedding_artifact
 
 SUBJECTS = ("the cat sleeps", "stocks fell on monday")
@@ -60,7 +62,12 @@ def artifact(fitted: Fitted, embedding: Path) -> ScoreArtifact:
 
 @pytest.fixture(scope="module")
 def scorer(artifact: ScoreArtifact, embedding: Path) -> QueryScorer:
-    return open_scoring(artifact, embedding)[0]
+    return open_scoring(artifact, open_embedding(embedding))[0]
+
+
+@pytest.fixture(scope="module")
+def encoder(embedding: Path) -> Encoder:
+    return open_embedding(embedding).encoder
 
 
 def ask(text: str) -> Prompt:
@@ -68,27 +75,40 @@ def ask(text: str) -> Prompt:
     return Conversation((Message("user", text),))
 
 
+def embed(encoder: Encoder, prompts: Sequence[Prompt]) -> list[EmbeddedPrompt]:
+    """Each with its vector."""
+    vectors = embed_texts(encoder, [prompt.text for prompt in prompts])
+    return [EmbeddedPrompt(prompt, vector) for prompt, vector in zip(prompts, vectors, strict=True)]
+
+
+def estimate_all(scorer: QueryScorer, encoder: Encoder, prompts: Sequence[Prompt], refined: bool) -> list[Estimate]:
+    """With the vectors or without."""
+    return scorer.refine(embed(encoder, prompts)) if refined else scorer.estimate(prompts)
+
+
 def logit(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
 @pytest.mark.parametrize("refined", [False, True])
-def test_fresh_questions_get_calibrated_scores(scorer: QueryScorer, refined: bool) -> None:
+def test_fresh_questions_get_calibrated_scores(scorer: QueryScorer, encoder: Encoder, refined: bool) -> None:
     easy, hard = ask("the cat sleeps 4 plus 8"), ask("stocks fell on monday 4817 plus 3956")
 
-    low, high = (scorer.refine if refined else scorer.estimate)([easy, hard])
+    low, high = estimate_all(scorer, encoder, [easy, hard], refined)
 
     assert low.probability == pytest.approx(0.1, abs=0.1)
     assert high.probability == pytest.approx(0.9, abs=0.1)
 
 
-def test_a_score_does_not_depend_on_the_batch(scorer: QueryScorer) -> None:
+@pytest.mark.parametrize("refined", [False, True])
+def test_a_score_does_not_depend_on_the_batch(scorer: QueryScorer, encoder: Encoder, refined: bool) -> None:
     prompts = make_labels(20)[0]
 
-    for score in (scorer.estimate, scorer.refine):
-        together = score(prompts)
-        for prompt, estimate in zip(prompts, together, strict=True):
-            assert score([prompt])[0].probability == pytest.approx(estimate.probability, abs=1e-5)
+    together = estimate_all(scorer, encoder, prompts, refined)
+
+    for prompt, estimate in zip(prompts, together, strict=True):
+        (alone,) = estimate_all(scorer, encoder, [prompt], refined)
+        assert alone.probability == pytest.approx(estimate.probability, abs=1e-5)
 
 
 def test_what_is_said_out_of_fold_is_said_of_rows_never_fitted_on(embedding: Path) -> None:
@@ -109,23 +129,23 @@ def test_the_served_model_says_what_was_fitted(embedding: Path, fitted: Fitted, 
 
 
 @pytest.mark.parametrize("refined", [False, True])
-def test_signals_add_up_to_the_score(scorer: QueryScorer, refined: bool) -> None:
+def test_signals_add_up_to_the_score(scorer: QueryScorer, encoder: Encoder, refined: bool) -> None:
     prompt = ask("stocks fell 48 plus 3956")
 
-    signals = scorer.explain(prompt, refined=refined)
+    signals = scorer.explain(prompt, embed(encoder, [prompt])[0].vector if refined else None)
 
-    (estimate,) = (scorer.refine if refined else scorer.estimate)([prompt])
+    (estimate,) = estimate_all(scorer, encoder, [prompt], refined)
     assert sum(signals.values()) == pytest.approx(logit(estimate.probability), abs=1e-3)
     assert ("meaning" in signals) is refined
 
 
-def test_only_an_estimate_near_the_threshold_can_cross_it(scorer: QueryScorer) -> None:
+def test_only_an_estimate_near_the_threshold_can_cross_it(scorer: QueryScorer, encoder: Encoder) -> None:
     near, far = Estimate(0.45, 0.3), Estimate(0.05, 0.3)
 
     assert near.can_cross(0.5)
     assert not far.can_cross(0.5)
     assert not Estimate(0.45, 0.0).can_cross(0.5)
-    assert scorer.refine([ask("the cat")])[0].spread == 0
+    assert scorer.refine(embed(encoder, [ask("the cat")]))[0].spread == 0
 
 
 def test_a_fit_is_deterministic(embedding: Path, fitted: Fitted) -> None:
@@ -146,7 +166,7 @@ def test_a_fit_needs_no_embedding(tmp_path: Path) -> None:
 
     assert fitted.refined is None
     assert checker is None
-    assert scorer.refine(prompts) == scorer.estimate(prompts)
+    assert not scorer.refines
     assert scorer.estimate(prompts[:1])[0].spread == 0
 
 
@@ -216,7 +236,7 @@ def test_a_damaged_model_is_refused_in_one_line(
     save_artifact(path, msgspec.structs.replace(artifact, query=WRONG_MODELS[said](artifact.query)))
 
     with pytest.raises(ConfigError) as caught:
-        open_scoring(load_artifact(path), embedding, name=str(path))
+        open_scoring(load_artifact(path), open_embedding(embedding), name=str(path))
 
     assert str(caught.value).startswith(f"{path}: {said}")
     assert "\n" not in str(caught.value)
@@ -250,8 +270,10 @@ def test_another_embedding_is_refused(artifact: ScoreArtifact, tmp_path: Path) -
     manifest = other / "manifest.json"
     manifest.write_bytes(manifest.read_bytes().replace(b"tiny-embedding", b"huge-embedding"))
 
-    with pytest.raises(ConfigError, match=r"was fitted with tiny-embedding/1 .* has huge-embedding/1") as caught:
-        open_scoring(artifact, other, name="score.json")
+    with pytest.raises(
+        ConfigError, match=r"was fitted with tiny-embedding/1 .* huge-embedding/1 .* is given"
+    ) as caught:
+        open_scoring(artifact, open_embedding(other), name="score.json")
 
     assert "\n" not in str(caught.value)
 

@@ -1,15 +1,20 @@
 """Threads that the event loop gives single items to, which they work on together."""
 
 import asyncio
+import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import groupby
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Self, TypeVar
 
+from router.telemetry import Telemetry
+
+_logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Work = Callable[[Sequence[Item]], Sequence[Result]]
@@ -21,6 +26,39 @@ class BusyError(Exception):
 
 class LateError(Exception):
     """The result did not come in time."""
+
+
+class Miss(StrEnum):
+    """Why a result was not had."""
+
+    BUSY = "busy"
+    LATE = "late"
+    FAILED = "failed"
+
+
+class Misses:
+    """Results that were not had, counted: for work that a request can do without."""
+
+    def __init__(self, name: str, text: str, telemetry: Telemetry) -> None:
+        """The metric is `hybrid_NAME_misses_total`, and `text` says what it counts."""
+        self._name = name
+        counter = telemetry.counter(f"{name}_misses", text, "why")
+        self._counts = {miss: counter.labels(miss) for miss in Miss}
+
+    async def watch(self, run: Awaitable[Result]) -> Result | None:
+        """The result, or None when it cannot be had: a request is answered whatever becomes of it."""
+        try:
+            return await run
+        except BusyError:
+            miss = Miss.BUSY
+        except LateError:
+            miss = Miss.LATE
+        except Exception as exc:  # noqa: BLE001 - a broken model must not break the requests
+            miss = Miss.FAILED
+            # without the message, which may quote the prompt
+            _logger.error("%s failed with %s in %s.", self._name.title(), type(exc).__name__, _place(exc))  # noqa: TRY400
+        self._counts[miss].inc()
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +132,7 @@ class BatchThreads:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + self._nice)
         while (first := self._jobs.get()) is not None:
             batch = [first, *self._gather()]
-            # equal bound methods are one work; after a swap of models a batch can hold two
+            # equal works share a batch, as one object's bound methods are; after a swap of models a batch can hold two
             for work, jobs in groupby(batch, key=lambda job: job.work):
                 self._finish(work, [job for job in jobs if not job.outcome.done()])
 
@@ -138,3 +176,11 @@ def _fail(jobs: list[_Job[Any, Any]], exc: Exception) -> None:
     for job in jobs:
         if not job.outcome.done():
             job.outcome.set_exception(exc)
+
+
+def _place(exc: BaseException) -> str:
+    """File and line where it was raised."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "an unknown place"

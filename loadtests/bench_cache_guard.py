@@ -1,0 +1,323 @@
+"""
+What the semantic cache's guards refuse and let pass, beside a plain cosine threshold.
+
+Pairs come from `tests/cache/pairs`: the guards and the similarity were tuned on one part, the bars are for another.
+`--data DIR` holds NAME.jsonl files, rows with a `prompt`: natural questions, each asked once, so that every hit has to
+be judged.
+"""
+
+import re
+import sys
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import numpy as np
+
+from edge.engine.encoder import Encoder
+from edge.engine.files import replace_file
+from loadtests.bench import Row, report
+from router.cache.guard import Guard
+from router.cache.guard.reading import normalise
+from router.cache.guard.similarity import Similarity, calibrated_similarity, read_similarities
+from router.config.cache import SemanticCache
+from router.embedder import embed_texts, open_embedding
+from tests.cache.pairs import Pair, Part, hard_pairs, paraphrases, texts
+
+EMBEDDINGS = ("all-minilm-l6-v2", "all-minilm-l6-v2-fast")
+TABLE = Path("router") / "cache" / "guard" / "similarity.json"
+MOST_FALSE, MOST_FALSE_BOUND, LEAST_RECALL = 0.005, 0.01, 0.5
+FEWEST_QUESTIONS, MOST_WRONG = 5000, 0.001
+KEPT = 0.98
+MOST_CALL_MS = 1.0
+BLOCK = 512
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d]+|[^\w\s.,;:?!'\"-]")
+
+Vector = np.ndarray[Any, np.dtype[np.float32]]
+Cosines = np.ndarray[Any, np.dtype[np.float64]]
+Passed = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Pairs of a part, whether the guard lets each pass, and how close an embedding puts them."""
+
+    pairs: Sequence[Pair]
+    passed: Passed
+    cosines: Cosines
+
+    def hits(self, similarity: float) -> Passed:
+        """What the cache would answer."""
+        return self.passed & (self.cosines >= similarity)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Both kinds of pairs of one part."""
+
+    hard: Judged
+    same: Judged
+
+    def plain_threshold(self, recall: float) -> float:
+        """The cosine from which on that share of the paraphrases lies."""
+        return float(np.sort(self.same.cosines)[::-1][max(0, round(recall * len(self.same.cosines)) - 1)])
+
+
+def wilson_upper(wrong: int, total: int) -> float:
+    """Upper end of Wilson's 95% interval (https://doi.org/10.1080/01621459.1927.10502953)."""
+    z, share = 1.959964, wrong / total
+    return (share + z * z / (2 * total) + z * sqrt(share * (1 - share) / total + z * z / (4 * total * total))) / (
+        1 + z * z / total
+    )
+
+
+class Vectors:
+    """Vectors of texts, each made once; kept in a folder, where one is given."""
+
+    def __init__(self, name: str, store: Path, kept: Path | None) -> None:
+        self.name = name
+        self._encoder: Encoder = open_embedding(max((store / name).iterdir()))[1]
+        self._file = kept / f"{name}.npz" if kept else None
+        self._known: dict[str, Vector] = {}
+        if self._file and self._file.is_file():
+            with np.load(self._file, allow_pickle=False) as found:
+                encoded = bytes(found["texts"])
+                self._known = dict(zip(msgspec.json.decode(encoded, type=list[str]), found["vectors"], strict=True))
+
+    def embed(self, wanted: Sequence[str]) -> Vector:
+        """One row a text."""
+        new = [text for text in dict.fromkeys(wanted) if text not in self._known]
+        if new:
+            click.echo(f"  {self.name}: embedding {len(new)} texts", err=True)
+            self._known |= dict(zip(new, embed_texts(self._encoder, new), strict=True))
+            if self._file:
+                encoded = np.frombuffer(msgspec.json.encode(list(self._known)), np.uint8)
+                np.savez(self._file, texts=encoded, vectors=np.stack(list(self._known.values())))
+        return np.stack([self._known[text] for text in wanted])
+
+
+def try_part(part: Part, guard: Guard, vectors: Vectors) -> Trial:
+    """Put all pairs of a part to the guard and to an embedding."""
+    return Trial(*(_judge(pairs, guard, vectors) for pairs in (hard_pairs(part), paraphrases(part))))
+
+
+def _judge(pairs: Sequence[Pair], guard: Guard, vectors: Vectors) -> Judged:
+    passed = np.array([guard.refuse(pair.asked, pair.stored) is None for pair in pairs])
+    places = {text: at for at, text in enumerate(texts(pairs))}
+    found = vectors.embed(list(places))
+    asked, stored = ([places[getattr(pair, side)] for pair in pairs] for side in ("asked", "stored"))
+    return Judged(pairs, passed, np.einsum("ij,ij->i", found[asked], found[stored]).astype(np.float64))
+
+
+def calibrate(name: str, trial: Trial) -> Similarity:
+    """The highest similarity that loses few of the paraphrases that the guard lets pass, in steps of 0.01."""
+    passed = np.sort(trial.same.cosines[trial.same.passed])
+    similarity = float(np.floor(100 * passed[int((1 - KEPT) * len(passed))]) / 100)
+    return Similarity(
+        embedding=name,
+        similarity=similarity,
+        kept=round(float((passed >= similarity).mean()), 4),
+        recall=round(float(trial.same.hits(similarity).mean()), 4),
+        false_hits=round(float(trial.hard.hits(similarity).mean()), 4),
+        pairs=f"tests/cache/pairs/tuning.txt: {len(trial.same.pairs)} paraphrases, {len(trial.hard.pairs)} hard pairs",
+    )
+
+
+def judge_part(part: Part, name: str, similarity: float, trial: Trial) -> list[Row]:
+    """The table's rows for one part and one embedding; only the test part has bars."""
+    must = part is Part.TEST
+    hits, recall = trial.hard.hits(similarity), float(trial.same.hits(similarity).mean())
+    wrong, total = int(hits.sum()), len(hits)
+    bound, plain = wilson_upper(wrong, total), trial.hard.cosines >= trial.plain_threshold(recall)
+    title = f"{name}, {part} part"
+    rows = [
+        Row(f"{title}: similarity", f"{similarity:.2f}", "-", holds=True),
+        Row(
+            f"{title}: recall of {len(trial.same.pairs)} paraphrases",
+            f"{recall:.1%}",
+            f">= {LEAST_RECALL:.0%}" if must else "-",
+            recall >= LEAST_RECALL or not must,
+        ),
+        Row(
+            f"{title}: false hits of {total} hard pairs",
+            f"{wrong} = {wrong / total:.2%}",
+            f"<= {MOST_FALSE:.1%}" if must else "-",
+            wrong / total <= MOST_FALSE or not must,
+        ),
+        Row(
+            f"{title}: Wilson 95% upper bound",
+            f"{bound:.2%}",
+            f"<= {MOST_FALSE_BOUND:.0%}" if must else "-",
+            bound <= MOST_FALSE_BOUND or not must,
+        ),
+        Row(f"{title}: plain cosine at that recall, false hits", f"{plain.mean():.1%}", "-", holds=True),
+    ]
+    return rows + _by_kind(title, trial.hard, hits, plain)
+
+
+def _by_kind(title: str, hard: Judged, hits: Passed, plain: Passed) -> list[Row]:
+    every = Counter(pair.kind for pair in hard.pairs)
+    guarded, bare = (
+        Counter(pair.kind for pair, hit in zip(hard.pairs, found, strict=True) if hit) for found in (hits, plain)
+    )
+    return [
+        Row(
+            f"{title}: {kind}, false hits of {count}",
+            f"{guarded[kind]}; plain {bare[kind]} = {bare[kind] / count:.0%}",
+            "-",
+            holds=True,
+        )
+        for kind, count in every.most_common()
+    ]
+
+
+def read_questions(folder: Path, most_characters: int) -> list[str]:
+    """Distinct prompts that the cache would look up."""
+    found: dict[str, None] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_bytes().splitlines():
+            prompt = msgspec.json.decode(line).get("prompt")
+            if isinstance(prompt, str) and len(prompt) <= most_characters:
+                found[prompt] = None
+    return list(found)
+
+
+def find_hits(questions: Sequence[str], guard: Guard, vectors: Vectors, similarity: float) -> list[tuple[str, str]]:
+    """Every pair that would be a hit if each were asked once, whichever came first: more than a cache would look at."""
+    found = vectors.embed(questions)
+    hits = []
+    for start in range(0, len(questions), BLOCK):
+        close = np.argwhere(found[start : start + BLOCK] @ found.T >= similarity)
+        for row, stored in close:
+            asked = start + int(row)
+            if stored < asked and guard.refuse(questions[asked], questions[stored]) is None:
+                hits.append((questions[asked], questions[stored]))
+    return hits
+
+
+def same_text(asked: str, stored: str) -> bool:
+    """Whether two questions are one but for case, spaces and marks between words: then a hit is right."""
+    one, other = (_WORD.findall(normalise(text).casefold()) for text in (asked, stored))
+    return one == other
+
+
+def judge_questions(name: str, questions: Sequence[str], hits: Sequence[tuple[str, str]]) -> list[Row]:
+    """Rows for natural questions; every hit is printed."""
+    doubtful = [hit for hit in hits if not same_text(*hit)]
+    for asked, stored in hits:
+        verdict = "to be judged" if (asked, stored) in doubtful else "same text"
+        click.echo(f"hit ({verdict}):\n  {asked!r}\n  {stored!r}")
+    share = len(doubtful) / len(questions)
+    return [
+        Row(
+            f"{name}: natural questions",
+            str(len(questions)),
+            f">= {FEWEST_QUESTIONS}",
+            len(questions) >= FEWEST_QUESTIONS,
+        ),
+        Row(
+            f"{name}: their hits, of which the same text", f"{len(hits)}, {len(hits) - len(doubtful)}", "-", holds=True
+        ),
+        Row(
+            f"{name}: their other hits, all counted wrong", f"{share:.3%}", f"<= {MOST_WRONG:.1%}", share <= MOST_WRONG
+        ),
+    ]
+
+
+def measure_guard(questions: Sequence[str]) -> list[Row]:
+    """Its time and memory."""
+    tracemalloc.start()
+    guard = Guard()
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    rows = [Row("guard: memory of the lexicon", f"{held / 1e6:.1f} MB", "-", holds=True)]
+    for title, some in (("short questions", texts(paraphrases(Part.TUNING))), ("of 400 to 512 characters", questions)):
+        if len(some) > 1:
+            fresh = _time_calls(Guard().refuse, some, known=False)
+            rows.append(Row(f"guard: {title}, both new, p50 / p99", _shown(fresh), "-", holds=True))
+            again = _time_calls(guard.refuse, some, known=True)
+            holds = float(np.median(again)) < MOST_CALL_MS
+            rows.append(
+                Row(
+                    f"guard: {title}, stored one read before, p50 / p99",
+                    _shown(again),
+                    f"p50 < {MOST_CALL_MS:g} ms",
+                    holds,
+                )
+            )
+    return rows
+
+
+def _time_calls(refuse: Callable[[str, str], object], some: Sequence[str], *, known: bool) -> list[float]:
+    """CPU milliseconds a call."""
+    took = []
+    for asked, stored in zip(some[:1200:2], some[1:1200:2], strict=False):
+        if known:
+            refuse(stored, stored + " ")
+            refuse(stored + "?", stored)
+        started = time.thread_time_ns()
+        refuse(asked, stored)
+        took.append((time.thread_time_ns() - started) / 1e6)
+    return took
+
+
+def _shown(took: Sequence[float]) -> str:
+    return f"{np.median(took):.2f} / {np.quantile(took, 0.99):.2f} ms"
+
+
+@click.command(context_settings={"show_default": True})
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of natural questions."
+)
+@click.option("--store", type=click.Path(path_type=Path), default=Path(".models"), help="The model store.")
+@click.option(
+    "--vectors", type=click.Path(path_type=Path, file_okay=False), help="A folder that keeps vectors between runs."
+)
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice([one.value for one in Part]),
+    multiple=True,
+    default=[one.value for one in Part],
+    help="Which pairs.",
+)
+@click.option("--write", is_flag=True, help="Calibrate the similarity on the tuning part and write the table.")
+def main(data: Path | None, store: Path, vectors: Path | None, parts: Sequence[Part], *, write: bool) -> None:
+    """Measure the guards."""
+    guard, rows = Guard(), []
+    questions = read_questions(data, SemanticCache().most_characters) if data else []
+    if vectors:
+        vectors.mkdir(parents=True, exist_ok=True)
+    if data is None:
+        click.echo("No DATA is given: natural questions (a folder of .jsonl with `prompt`) are not tried.", err=True)
+    table = {one.embedding: one for one in read_similarities()} if TABLE.is_file() else {}
+    for name in EMBEDDINGS:
+        if not (store / name).is_dir():
+            rows.append(Row(f"{name}: not run", f"{store / name} is not there", "-", holds=True))
+            continue
+        found = Vectors(name, store, vectors)
+        if write:
+            table[name] = calibrate(name, try_part(Part.TUNING, guard, found))
+            replace_file(TABLE, msgspec.json.format(msgspec.json.encode(list(table.values())), indent=1) + b"\n")
+            continue
+        similarity = calibrated_similarity(name)
+        if similarity is None:
+            raise click.ClickException(f"{TABLE} has no {name}: run with --write first")
+        for part in parts:
+            rows += judge_part(Part(part), name, similarity, try_part(Part(part), guard, found))
+        if questions:
+            rows += judge_questions(name, questions, find_hits(questions, guard, found, similarity))
+    if not write:
+        rows += measure_guard([one for one in questions if len(one) >= 400])
+        sys.exit(report("cache-guard", rows))
+
+
+if __name__ == "__main__":
+    main()

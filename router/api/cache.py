@@ -1,0 +1,136 @@
+"""`GET /v1/cache` (statistics) and `DELETE /v1/cache` (flush), for operators."""
+
+import logging
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated
+
+import msgspec
+from litestar import delete, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp
+from msgspec import Meta, Struct
+
+from router.admission import TenantName
+from router.api.asking import Asker
+from router.api.exchange import Exchange, HttpRequest, converse, json_answer
+from router.cache import FlushReport, Selector, TierName
+from router.cache.statistics import Caches
+from router.decision import AUTO, Tier
+from router.errors import ForbiddenError, RequestError, UnknownUrlError
+
+URL = "/v1/cache"
+_SWITCHES = {"true": True, "false": False}
+_audit = logging.getLogger("router.audit")
+_encode = msgspec.json.encode
+
+
+class FlushOrder(Struct, frozen=True, kw_only=True):
+    """The query of `DELETE /v1/cache`. A `model` is a target's name; without tenant, model and tag all is flushed."""
+
+    tenant: TenantName | None = None
+    model: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    tag: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    dry_run: bool = False
+
+    @property
+    def selector(self) -> Selector:
+        """Which records."""
+        return Selector(self.tenant, self.model, self.tag)
+
+
+class FlushAudit(Struct, frozen=True, kw_only=True):
+    """One flush in the log `router.audit`; `records` is null for one that was broken off."""
+
+    time: datetime
+    action: str = "cache.flush"
+    request_id: str
+    tenant: str
+    selector: Selector
+    records: dict[TierName, int | None] | None
+
+
+def cache_routes() -> list[HTTPRouteHandler]:
+    """The two handlers."""
+
+    @get(URL)
+    async def statistics(request: HttpRequest) -> ASGIApp:
+        return await converse(request, URL, _report)
+
+    @delete(URL, status_code=200)
+    async def flush(request: HttpRequest) -> ASGIApp:
+        return await converse(request, URL, partial(_flush, list(request.query_params.multi_items())))
+
+    return [statistics, flush]
+
+
+async def _report(exchange: Exchange, asker: Asker, _: bytes) -> ASGIApp:
+    return json_answer(_encode(_open(exchange, asker).report()), {"x-request-id": asker.request_id})
+
+
+async def _flush(query: list[tuple[str, str]], exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
+    caches = _open(exchange, asker)
+    if content:  # a selector in it would be overlooked, and everything flushed
+        raise RequestError("This request takes no body: say what to flush in the query.", code="invalid_value")
+    order = read_order(query)
+    report: FlushReport | None = None
+    try:
+        report = await caches.flush(order.selector, dry_run=order.dry_run)
+    finally:  # also one whose client hung up has begun
+        if not order.dry_run:
+            _write_audit(asker, order.selector, report)
+    return json_answer(_encode(report), {"x-request-id": asker.request_id})
+
+
+def read_order(query: list[tuple[str, str]]) -> FlushOrder:
+    """Understand a query; what is misspelt must not widen the flush.
+
+    Raises:
+        RequestError: an unknown, repeated or bad parameter.
+    """
+    given = dict(query)
+    known = FlushOrder.__struct_fields__
+    for name in given:
+        if name not in known:
+            raise RequestError(
+                f"Unknown parameter: '{name}'. Expected one of: {', '.join(known)}.",
+                param=name,
+                code="unknown_parameter",
+            )
+    if len(given) < len(query):
+        raise RequestError("A parameter is given twice; flush one selection at a time.", code="invalid_value")
+    switch = given.pop("dry_run", "false")
+    if switch not in _SWITCHES:
+        raise _invalid("dry_run", switch, "true or false")
+    if given.get("model") in {AUTO, *Tier}:
+        raise _invalid("model", given["model"], "the name of a target: records are kept by who answered")
+    return msgspec.convert({**given, "dry_run": _SWITCHES[switch]}, FlushOrder)
+
+
+def _invalid(name: str, value: str, expected: str) -> RequestError:
+    return RequestError(f"Invalid '{name}': {value!r}. Expected {expected}.", param=name, code="invalid_value")
+
+
+def _open(exchange: Exchange, asker: Asker) -> Caches:
+    """The caches, for those who may see them.
+
+    Raises:
+        ForbiddenError: a key that is no operator's.
+        UnknownUrlError: there are no caches.
+    """
+    if not asker.client.operator:
+        raise ForbiddenError("Only an operator's key may see or flush the caches (`operator: true` in the keys file).")
+    if exchange.service.caches is None:
+        raise UnknownUrlError("This router keeps no caches.")
+    return exchange.service.caches
+
+
+def _write_audit(asker: Asker, selector: Selector, report: FlushReport | None) -> None:
+    audit = FlushAudit(
+        time=datetime.now(UTC),
+        request_id=asker.request_id,
+        tenant=asker.client.tenant,
+        selector=selector,
+        records=report.records if report else None,
+    )
+    _audit.info("%s", _encode(audit).decode())

@@ -1,0 +1,34 @@
+"""From which cosine on a stored question is worth a guard's look, by embedding."""
+
+from importlib.resources import files
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+_FILE: Final = "similarity.json"
+
+
+class Similarity(Struct, frozen=True, forbid_unknown_fields=True):
+    """Measured for one embedding on the tuning pairs.
+
+    `similarity` keeps at least `kept` of the paraphrases that the guard lets pass; all figures are shares of `pairs`.
+    """
+
+    embedding: str
+    similarity: float
+    kept: float
+    recall: float
+    false_hits: float
+    pairs: str
+
+
+def calibrated_similarity(embedding: str) -> float | None:
+    """The similarity calibrated for the embedding of that name; None: there is none, and the configuration must say."""
+    return next((one.similarity for one in read_similarities() if one.embedding == embedding), None)
+
+
+def read_similarities() -> list[Similarity]:
+    """The table that ships with the package; `loadtests/bench_cache_guard.py --write` makes it."""
+    table = files("router.cache.guard").joinpath(_FILE).read_bytes()
+    return msgspec.json.decode(table, type=list[Similarity])

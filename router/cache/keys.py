@@ -1,0 +1,62 @@
+"""Which stored answer is a request's own: a digest over everything that shapes an answer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from router.config.cache import Storable
+from router.decision import Rules
+from router.query import Conversation, Parameters, Query
+
+_FORMAT: Final = 1
+"""Part of every key: raise it when a record's value changes its form, and no old one is ever read."""
+
+Fingerprint = Callable[[str], Sequence[str]]
+"""What else shapes the answers to a requested model: configuration, score artifact, versions of its targets' models."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheKey:
+    """`exact` is of the whole request; `partition` of all but the last user turn `text`, if it may be answered by an
+    answer to a similar one.
+    """
+
+    exact: bytes
+    partition: bytes | None = None
+    text: str = ""
+
+
+class KeyMaker:
+    """Makes keys. Priority, deadline and request id are left out: they do not shape an answer."""
+
+    def __init__(self, fingerprint: Fingerprint) -> None:
+        self._fingerprint = fingerprint
+        # two requests that are equal as values must be equal as bytes, also where a set or dict is inside
+        self._encode = msgspec.msgpack.Encoder(order="deterministic").encode
+
+    def make(self, query: Query, rules: Rules) -> CacheKey:
+        """The key of a request."""
+        head = (_FORMAT, query.tenant, self._fingerprint(rules.model), rules, query.parameters)
+        prompt = query.prompt
+        if not isinstance(prompt, Conversation) or prompt.messages[-1].role != "user":
+            return CacheKey(_digest(b"exact", self._encode((*head, prompt))))
+        last = prompt.messages[-1]
+        before = self._encode((*head, prompt.messages[:-1], last.name))
+        exact = _digest(b"exact", before, last.text.encode())
+        return CacheKey(exact, _digest(b"partition", before), last.text)
+
+
+def is_storable(parameters: Parameters, storable: Storable) -> bool:
+    """Whether an answer may be kept: if it is the one that asking again would give, or if any may."""
+    return storable is Storable.ALL or parameters.temperature == 0 or parameters.seed is not None
+
+
+def _digest(purpose: bytes, *parts: bytes) -> bytes:
+    """32 bytes. At most the last part is of free length, all before it delimit themselves."""
+    digest = blake2b(digest_size=32, person=purpose)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
