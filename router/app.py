@@ -41,6 +41,7 @@ from router.fingerprint import Fingerprint
 from router.flights import Flights
 from router.health import Health
 from router.hold import Holder
+from router.lanes import Lanes
 from router.pipeline import Pipeline, answer_anew
 from router.policy import make_policy
 from router.routing_metrics import PolicyCollector, RoutingMetrics
@@ -86,7 +87,8 @@ def create_app(config: Config, drain: Drain) -> Litestar:
             holder = await stack.enter_async_context(Holder(config.check, telemetry))
             chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics)
             dispatcher = Dispatcher(health, chooser, policy, metrics)
-            caller = Caller(backends, holder)
+            lanes = Lanes(config)
+            caller = Caller(backends, lanes.chat, holder)
             similar = None
             if semantic is not None and embedder is not None:
                 await stack.enter_async_context(semantic)
@@ -104,7 +106,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 dispatcher,
                 caller,
                 config.embedding_targets(),
-                EmbeddingCaller(backends, config.embedding_models(), vectors),
+                EmbeddingCaller(backends, lanes.embedding, config.embedding_models(), vectors),
                 health,
                 policy,
             )

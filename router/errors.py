@@ -14,6 +14,7 @@ Every error a client can see, with its HTTP status and OpenAI's `type`:
   - OverloadedError              429  rate_limit_error
     + BudgetError                429
     + QuotaError                 429
+    + FullError                  429
   - BackendError                 502  server_error
     + UnavailableError           503
       ~ DrainingError            503
@@ -139,6 +140,10 @@ class QuotaError(OverloadedError):
     """The tenant asked for more than its quota; the code is OpenAI's."""
 
     code = "rate_limit_exceeded"
+
+
+class FullError(OverloadedError):
+    """A lane has no room, and its work may not go elsewhere."""
 
 
 class BackendError(RouterError):

@@ -130,7 +130,7 @@ class Lane:
 
 
 _SAID = {
-    Refusal.FULL: "has no room: its backlog is full; try later or raise lanes.*.backlog.",
-    Refusal.WAIT: "has no room: the wait would be longer than lanes.*.most_wait or aging_s allow.",
+    Refusal.FULL: "has no room: its backlog is full; try later, or raise targets.*.lane.backlog.",
+    Refusal.WAIT: "has no room: the wait would be longer than targets.*.lane.most_wait or aging_s allow.",
     Refusal.DEADLINE: "cannot answer before the deadline; try later or allow more time.",
 }

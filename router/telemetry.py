@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import msgspec
@@ -40,23 +41,34 @@ class Stopwatch:
         self._overhead_s = self.overhead_s()
 
     def wait_backend(self) -> "BackendWait":
-        """A context whose duration counts as waiting for a backend."""
+        """A context whose duration counts as waiting for a backend, but for what of it is queueing."""
         return BackendWait(self)
+
+    @contextmanager
+    def wait_queue(self) -> Iterator[None]:
+        """A context whose duration counts as queueing."""
+        entered = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.queue_s += time.perf_counter() - entered
 
 
 class BackendWait:
     """See `Stopwatch.wait_backend`."""
 
-    __slots__ = ("_entered", "_watch")
+    __slots__ = ("_entered", "_queued_s", "_watch")
 
     def __init__(self, watch: Stopwatch) -> None:
         self._watch = watch
 
     def __enter__(self) -> None:
         self._entered = time.perf_counter()
+        self._queued_s = self._watch.queue_s
 
     def __exit__(self, *_: object) -> None:
-        self._watch.backend_s += time.perf_counter() - self._entered
+        watch = self._watch
+        watch.backend_s += time.perf_counter() - self._entered - (watch.queue_s - self._queued_s)
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

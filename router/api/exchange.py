@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from router.cache.statistics import Caches
 from router.choosing import Chooser
 from router.config import Config
 from router.decision import Decision, Evidence, log_odds
-from router.errors import DrainingError, OverloadedError, RouterError, UnavailableError
+from router.errors import DrainingError, OverloadedError, QuotaError, RouterError, UnavailableError
 from router.health import Health
 from router.pipeline import Origin, Pipeline
 from router.query import Query, Usage
@@ -198,9 +199,20 @@ def unchanged_answer(headers: dict[str, str]) -> WholeAnswer:
 
 def error_answer(error: RouterError, headers: dict[str, str]) -> WholeAnswer:
     """OpenAI's error object, with what its status calls for."""
-    if isinstance(error, OverloadedError | UnavailableError):
-        headers = {**headers, "retry-after": "1"}
-    return WholeAnswer(error.status, error_body(error), headers)
+    return WholeAnswer(error.status, error_body(error), {**headers, **_when_to_retry(error)})
+
+
+def _when_to_retry(error: RouterError) -> dict[str, str]:
+    """`retry-after` is in whole seconds; the official SDKs read the milliseconds before it."""
+    match error:
+        case OverloadedError(retry_after_s=float(after_s)):
+            return {"retry-after": str(max(ceil(after_s), 1)), "retry-after-ms": str(ceil(after_s * 1e3))}
+        case QuotaError():  # it will never fit
+            return {}
+        case OverloadedError() | UnavailableError():
+            return {"retry-after": "1"}
+        case _:
+            return {}
 
 
 async def _work(request: HttpRequest, exchange: Exchange, work: Work) -> ASGIApp:

@@ -75,8 +75,8 @@ class Lane(Section, frozen=True):
 
     `slots` is fixed, or `adaptive` moves it. `backlog` is how many wait at most; 0 refuses whatever finds no free slot.
     Who has waited for `aging_s` is next, whatever its class. A request with less than `doomed_part` of its predicted
-    service left before its deadline is not started. With `spill`, what finds this lane full goes to another target that
-    may answer.
+    service left before its deadline is not started. What finds no room here goes to another target that may answer,
+    batch work only with `spill`.
     """
 
     slots: Count = 8
