@@ -42,6 +42,7 @@ from router.flights import Flights
 from router.health import Health
 from router.hold import Holder
 from router.lanes import Lanes
+from router.metering import Meter
 from router.pipeline import Pipeline, answer_anew
 from router.policy import make_policy
 from router.routing_metrics import PolicyCollector, RoutingMetrics
@@ -66,6 +67,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     scorer = _make_scorer(config, telemetry, embedder)
     semantic = _make_semantic(config, telemetry, embedder, records)
     policy = make_policy(config)
+    meter = Meter(config.quotas)
     telemetry.registry.register(PolicyCollector(policy))
 
     @asynccontextmanager
@@ -112,7 +114,9 @@ def create_app(config: Config, drain: Drain) -> Litestar:
             )
             counted = [cache for cache in (responses, semantic, vectors) if cache is not None]
             caches = Caches(records, counted, semantic)
-            app.state.service = Service(config, admission, chooser, pipeline, health, scorer, telemetry, drain, caches)
+            app.state.service = Service(
+                config, admission, chooser, pipeline, health, scorer, telemetry, drain, meter, caches
+            )
             async with running(drain, *jobs):
                 yield
 

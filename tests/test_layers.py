@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("router.admission", "router.scoring", "router.backends", "router.policy", "router.forecast"),
     ("router.health", "router.hold", "router.routing_metrics", "router.slots"),
     ("router.replies", "router.lane", "router.estimates"),
-    ("router.lanes",),
+    ("router.lanes", "router.metering"),
     ("router.choosing", "router.calls", "router.embedding_calls", "router.fingerprint"),
     ("router.dispatch", "router.flights"),
     ("router.pipeline",),

@@ -59,6 +59,7 @@ def _route_handler() -> HTTPRouteHandler:
     async def work(exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
         body = decoder.decode(content)
         query = asker.complete(body.query())
+        exchange.take_quota(None)
         explained = await exchange.service.chooser.explain(query, asker.rules(body.model, body.needs()))
         return json_answer(_encode(_explain(exchange.service, explained)), exchange.answered(explained.decision))
 
