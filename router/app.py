@@ -48,6 +48,7 @@ from router.policy import make_policy
 from router.routing_metrics import PolicyCollector, RoutingMetrics
 from router.scoring import Scorer, UnknownScorer
 from router.scoring.service import ScoringService
+from router.steering import Steering
 from router.telemetry import Telemetry
 
 
@@ -87,9 +88,10 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 await stack.enter_async_context(scorer)
                 jobs.append(scorer.watch())
             holder = await stack.enter_async_context(Holder(config.check, telemetry))
-            chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics)
-            dispatcher = Dispatcher(health, chooser, policy, metrics)
             lanes = Lanes(config)
+            steering = Steering(config.pressure, lanes.chat)
+            chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics, steering)
+            dispatcher = Dispatcher(health, chooser, policy, metrics)
             caller = Caller(backends, lanes.chat, holder)
             similar = None
             if semantic is not None and embedder is not None:

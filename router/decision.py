@@ -87,7 +87,8 @@ class Rules:
 class Decision:
     """The target to call; `fallback` may answer instead if it fails before the first byte.
 
-    While the edge's answer is on trial, `escalation` is who answers instead if it is found wanting.
+    While the edge's answer is on trial, `escalation` is who answers instead if it is found wanting. `shift` is how far
+    load had moved the threshold, in log-odds.
     """
 
     target: Target
@@ -97,6 +98,7 @@ class Decision:
     fallback: Target | None = None
     escalation: Target | None = None
     degraded: bool = False
+    shift: float = 0.0
 
     @property
     def tier(self) -> Tier:

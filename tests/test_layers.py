@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("router.health", "router.hold", "router.routing_metrics", "router.slots"),
     ("router.replies", "router.lane", "router.estimates"),
     ("router.lanes", "router.metering"),
+    ("router.steering",),
     ("router.choosing", "router.calls", "router.embedding_calls", "router.fingerprint"),
     ("router.dispatch", "router.flights"),
     ("router.pipeline",),

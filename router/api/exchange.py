@@ -150,6 +150,7 @@ class Exchange:
             score=score.value if score else None,
             evidence=score.evidence if score else "",
             threshold=decision.threshold if decision and score else None,
+            shift=decision.shift if decision else 0.0,
             policy=self.service.policy_kind if score else "",
             artifact=(self.service.scorer.artifact or "") if score else "",
             signals=self.signals,

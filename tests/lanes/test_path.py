@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.config import Check
-from router.config.lanes import Lane
+from router.config.lanes import Lane, Pressure
 from router.decision import Reason, Rules, Tier
 from router.errors import BackendError, DeadlineError, OverloadedError, RouterError, UnavailableError
 from router.lanes import TargetLane
@@ -215,6 +215,28 @@ async def test_a_lane_learns_from_whole_answers_and_streams() -> None:
     assert forecast.wait_s == 0
     assert 0.01 < forecast.first_s < forecast.finish_s
     assert forecast.finish_s == pytest.approx(0.1, abs=0.06)
+
+
+async def test_pressure_on_the_edge_sends_the_next_ones_to_the_cloud_unless_the_request_set_a_threshold() -> None:
+    """A score of .4 is the edge's at .5; one long answer in its only slot, and the threshold falls below it."""
+    pressure = Pressure(enabled=True, objective_s=0.01, shift_per_s=100.0, most_to_cloud=1.0)
+    off = Rules(check=False)
+    async with bench(slow(), strong(), Judge(first=0.4), lane=ONE, pressure=pressure) as made:
+        for _ in range(6):
+            assert (await made.answer(rules=replace(AT_EDGE, check=False))).origin.decision.shift == 0
+        before = (await made.answer(rules=off)).origin.decision
+        async with made.lanes[EDGE.name].slot(QUERY, Stopwatch()):
+            for _ in range(5):
+                await asyncio.sleep(0.01)
+                moved = (await made.answer(rules=off)).origin.decision
+            fixed = made.pipeline.answer(QUERY, replace(off, threshold=0.3), made.caching(), Stopwatch())
+            own = (await fixed).origin.decision
+
+    assert (before.target, before.threshold) == (EDGE, 0.5)
+    assert (moved.target, moved.reason) == (CLOUD, Reason.HARD)
+    assert moved.shift == pytest.approx(-1.0), "it goes as far as it may, and no farther"
+    assert moved.threshold == pytest.approx(0.269, abs=1e-3)
+    assert (own.threshold, own.shift) == (0.3, 0.0)
 
 
 LEAVES = st.lists(

@@ -15,6 +15,7 @@ from router.choosing import Chooser
 from router.config import BudgetPolicy, Check, Price, Probe
 from router.config.cache import ResponseCache as ResponseSection
 from router.config.lanes import Lane as LaneSection
+from router.config.lanes import Pressure
 from router.decision import Evidence, Rules, Score, Target, Tier
 from router.dispatch import Dispatcher
 from router.embedding_calls import EmbeddingCaller
@@ -43,13 +44,14 @@ from router.query import (
 )
 from router.routing_metrics import RoutingMetrics
 from router.scoring import EdgeAnswer, Explanation
+from router.steering import Steering
 from router.telemetry import Stopwatch, Telemetry
 from tests.cache.plain import PlainRecords
 
 EDGE, CLOUD = Target("shop", Tier.EDGE), Target("h100", Tier.CLOUD)
 QUERY = Query(Conversation((Message("user", "why?"),)), Parameters(max_tokens=50))
 FREE, DEFAULT = Rules(), Check()
-WIDE = LaneSection(slots=1000)
+WIDE, CALM = LaneSection(slots=1000), Pressure()
 PRICE = Price(prompt_per_mtok=1.0, completion_per_mtok=1.0)
 
 
@@ -207,6 +209,7 @@ async def bench(
     per_day: float = 1000.0,
     cache: ResponseCache | None = None,
     lane: LaneSection = WIDE,
+    pressure: Pressure = CALM,
 ) -> AsyncIterator[Bench]:
     """A pipeline over two places, without a cache if none is given; afterwards nothing runs there."""
     backends: dict[str, Backend] = {EDGE.name: edge, CLOUD.name: cloud}
@@ -218,7 +221,7 @@ async def bench(
     cache = cache or ResponseCache(ResponseSection(enabled=False), PlainRecords(), KeyMaker(lambda _: ()))
     lanes = {name: TargetLane(name, lane, {}) for name in backends}
     async with Holder(check, telemetry) as holder, Flights() as flights:
-        chooser = Chooser([EDGE, CLOUD], health, judge, policy, check, metrics)
+        chooser = Chooser([EDGE, CLOUD], health, judge, policy, check, metrics, Steering(pressure, lanes))
         dispatcher = Dispatcher(health, chooser, policy, metrics)
         caller = Caller(backends, lanes, holder)
         yield Bench(
