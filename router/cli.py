@@ -27,6 +27,7 @@ _ELSEWHERE = {
     "evaluate": "router.evaluation.cli:evaluate",
     "calibrate": "router.calibration.cli:calibrate",
     "cache": "router.cache_cli:cache",
+    "top": "router.top_cli:top",
 }
 
 

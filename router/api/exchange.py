@@ -21,10 +21,12 @@ from router.config import Config
 from router.decision import Decision, Evidence, log_odds
 from router.errors import DrainingError, OverloadedError, QuotaError, RouterError, UnavailableError
 from router.health import Health
+from router.lanes import Lanes
 from router.metering import Charge, Meter
 from router.pipeline import Origin, Pipeline
 from router.query import EmbeddingQuery, Query, Usage
 from router.scoring import Scorer
+from router.steering import Steering
 from router.telemetry import RequestRecord, Stopwatch, Telemetry
 
 HttpRequest = Request[Any, Any, Any]
@@ -44,6 +46,8 @@ class Service:
     telemetry: Telemetry
     drain: Drain
     meter: Meter
+    lanes: Lanes
+    steering: Steering
     caches: Caches | None = None
 
     @property
