@@ -72,7 +72,8 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     policy = make_policy(config)
     meter = Meter(config.quotas)
     lanes = Lanes(config)
-    telemetry.registry.register(LaneCollector(lanes.statistics))
+    steering = Steering(config.pressure, lanes.chat)
+    telemetry.registry.register(LaneCollector(lanes.statistics, steering.statistics))
     telemetry.registry.register(PolicyCollector(policy))
 
     @asynccontextmanager
@@ -92,7 +93,6 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 await stack.enter_async_context(scorer)
                 jobs.append(scorer.watch())
             holder = await stack.enter_async_context(Holder(config.check, telemetry))
-            steering = Steering(config.pressure, lanes.chat)
             chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics, steering)
             dispatcher = Dispatcher(health, chooser, policy, metrics)
             caller = Caller(backends, lanes.chat, holder)

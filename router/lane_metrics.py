@@ -7,6 +7,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from router.lanes import LaneReport
+from router.pressure import Statistics
 from router.tickets import ClassCount
 
 _PLACE = ("target", "kind")
@@ -15,10 +16,11 @@ _OUTCOMES = ("started", "done", "refused", "shed", "expired", "cancelled")
 
 
 class LaneCollector(Collector):
-    """Every lane's slots, depth, waits and outcomes. Of tenants only those with the most waiting have series."""
+    """Every lane's slots, depth, waits and outcomes, and the pressure that they make. Of tenants only those with the most waiting have series."""
 
-    def __init__(self, read: Callable[[], Sequence[LaneReport]]) -> None:
+    def __init__(self, read: Callable[[], Sequence[LaneReport]], read_pressure: Callable[[], Statistics]) -> None:
         self._read = read
+        self._read_pressure = read_pressure
 
     def collect(self) -> Iterator[Metric]:
         """See the README for the list."""
@@ -46,6 +48,9 @@ class LaneCollector(Collector):
                     outcomes.add_metric([*labels, outcome], _outcome(count, outcome))
             for tenant in now.tenants:
                 tenants.add_metric([*place, tenant.priority.value, tenant.tenant], tenant.waiting)
+        pressure = self._read_pressure()
+        yield GaugeMetricFamily("hybrid_pressure_shift", "Of the threshold, in log-odds", pressure.offset)
+        yield CounterMetricFamily("hybrid_pressure_turns", "How often it turned round", pressure.turns)
         yield from (slots, running, waiting, tokens, oldest, outcomes, wait, service, tenants)
 
 

@@ -59,6 +59,7 @@ async def test_operators_see_every_lane_and_nobody_else_does(url: str) -> None:
     assert report["targets"] == {"shop": True}
     labels = 'kind="chat",outcome="started",priority="standard",target="shop"'
     assert f"hybrid_lane_requests_total{{{labels}}} 1.0" in metrics
+    assert "hybrid_pressure_shift 0.0" in metrics
     assert 'hybrid_lane_slots{kind="chat",target="shop"} 3.0' in metrics
     assert 'hybrid_lane_wait_seconds_count{kind="chat",priority="standard",target="shop"} 1.0' in metrics
 
