@@ -16,7 +16,10 @@ _OUTCOMES = ("started", "done", "refused", "shed", "expired", "cancelled")
 
 
 class LaneCollector(Collector):
-    """Every lane's slots, depth, waits and outcomes, and the pressure that they make. Of tenants only those with the most waiting have series."""
+    """Every lane's slots, depth, waits and outcomes, and the pressure that they make.
+
+    Of tenants only those with the most waiting have series.
+    """
 
     def __init__(self, read: Callable[[], Sequence[LaneReport]], read_pressure: Callable[[], Statistics]) -> None:
         self._read = read
