@@ -10,7 +10,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,28 @@ import numpy as np
 
 from edge.engine.events import Statistics
 from loadtests.bench import Row, report
+from loadtests.queueing.fifo import FifoSlots
+from loadtests.queueing.results import goodput_per_s
+from loadtests.queueing.simulator import MakeCore, Outcome, Speed, simulate
+from loadtests.queueing.trace import Lengths, Stream, Trace
 from loadtests.site import Site, running_site
+from router.config.lanes import Lane
 from router.query import Priority
-from router.tickets import LaneStatistics
+from router.slots import Slots
 from tests.site.test_hang_up import CLIENTS, make_room, vanish
 
-TARGET, SLOTS, BACKLOG, AGING_S = "edge-demo", 8, 64, 30.0
+TARGET, SLOTS, BACKLOG = "edge-demo", 8, 64
 SHORTEST, LONGEST = 250, 440
 """Tokens of an answer: long enough that the edge ends at most some twenty a second."""
 LOADS = {Priority.INTERACTIVE: 0.5, Priority.STANDARD: 1.0, Priority.BATCH: 1.5}
 """Of capacity: three times it, half of that batch."""
 PATIENCE = {Priority.INTERACTIVE: 10.0, Priority.STANDARD: 20.0, Priority.BATCH: 48.0}
 """Until the deadline, in mean services."""
+AGING = 70.0
+"""In mean services: beyond every deadline that can be kept."""
 HANG_UP_S = 0.25
+_RAMP = 0.2
+_PROMPT_TOKENS = 20.0
 _URL = "/v1/chat/completions"
 
 
@@ -56,6 +66,7 @@ class Answered:
     took_s: float
     queue_s: float
     lag_s: float
+    ended: float
 
     @property
     def in_time(self) -> bool:
@@ -77,11 +88,11 @@ class Generator:
 
     def plan(self, capacity_per_s: float, service_s: float, duration_s: float) -> list[Planned]:
         """Poisson arrivals of all classes."""
-        planned = []
-        for priority, load in LOADS.items():
-            count = self._rng.poisson(load * capacity_per_s * duration_s)
-            for at in self._rng.uniform(0.0, duration_s, count).tolist():
-                planned.append(Planned(at, priority, self.tokens(), PATIENCE[priority] * service_s))
+        planned = [
+            Planned(at, priority, self.tokens(), PATIENCE[priority] * service_s)
+            for priority, load in LOADS.items()
+            for at in self._rng.uniform(0.0, duration_s, self._rng.poisson(load * capacity_per_s * duration_s)).tolist()
+        ]
         return sorted(planned, key=lambda one: one.at)
 
     async def ask(self, planned: Planned, due: float) -> Answered:
@@ -94,21 +105,22 @@ class Generator:
             "cache-control": "no-store",
         }
         answer = await self._client.post(_URL, json=_body(self._number, planned.tokens), headers=headers)
-        took_s = time.perf_counter() - due
-        return Answered(planned, answer.status_code, took_s, float(answer.headers.get("x-queue-ms", 0)) / 1e3, lag_s)
+        ended = time.perf_counter()
+        queue_s = float(answer.headers.get("x-queue-ms", 0)) / 1e3
+        return Answered(planned, answer.status_code, ended - due, queue_s, lag_s, ended)
 
-    async def saturate(self, clients: int, duration_s: float, classes: Sequence[Priority]) -> list[Answered]:
+    async def saturate(self, clients: int, duration_s: float, priority: Priority) -> list[Answered]:
         """Each client asks again as soon as it is answered."""
         end = time.perf_counter() + duration_s
         answered: list[Answered] = []
 
-        async def keep_asking(priority: Priority) -> None:
+        async def keep_asking() -> None:
             while (now := time.perf_counter()) < end:
                 answered.append(await self.ask(Planned(0.0, priority, self.tokens(), 100.0), now))
 
         async with asyncio.TaskGroup() as group:
-            for number in range(clients):
-                group.create_task(keep_asking(classes[number % len(classes)]))
+            for _ in range(clients):
+                group.create_task(keep_asking())
         return answered
 
     async def play(self, planned: Sequence[Planned]) -> list[Answered]:
@@ -135,28 +147,79 @@ class Overload:
     capacity_per_s: float
     answered: Sequence[Answered]
     duration_s: float
-    lane: LaneStatistics
+    aging_s: float
     edge: Statistics
+
+    @property
+    def goodput_per_s(self) -> float:
+        """Answers of use."""
+        ended = [one.planned.at + one.took_s for one in self.answered if one.in_time]
+        return _rate(ended, self.duration_s)
+
+    def simulate(self, make_core: MakeCore, lane: Lane) -> Outcome:
+        """The same requests in virtual time, at the speed measured with all slots busy."""
+        tokens, took_s = (np.array([getter(one) for one in self.own]) for getter in (_tokens, _took_s))
+        token_s, overhead_s = np.polyfit(tokens, took_s, 1)
+        speed = Speed(max(float(overhead_s), 1e-3), 1e9, 1 / float(token_s))
+        planned = sorted((one.planned for one in self.answered), key=lambda one: one.at)
+        length = np.array([float(one.tokens) for one in planned])
+        patience_s = {one.priority: one.patience_s for one in planned}
+        kind = Lengths(1.0)
+        streams = [Stream(p, "anonymous", 1.0, kind, kind, patience_s[p]) for p in Priority]
+        trace = Trace(
+            np.array([one.at for one in planned]),
+            np.array([one.priority.rank for one in planned]),
+            np.full(len(planned), _PROMPT_TOKENS),
+            length,
+            np.minimum(length, length.mean()),  # as the router estimates answers with a limit
+            np.zeros(len(planned)),
+            streams,
+        )
+        return simulate(trace, speed, lane, make_core)
 
     def of(self, priority: Priority) -> list[Answered]:
         """A class's answers."""
         return [one for one in self.answered if one.planned.priority is priority and one.status == 200]
 
 
-async def overload(site: Site, duration_s: float, seed: int) -> Overload:
-    """Warm up, measure the interactive class alone, the capacity, and then the overload."""
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """All slots busy: with the interactive class and no backlog, and then to the full."""
+
+    answered: Sequence[Answered]
+    capacity_per_s: float
+
+    @property
+    def service_s(self) -> float:
+        """Mean."""
+        return float(np.mean([one.took_s for one in self.answered]))
+
+
+@asynccontextmanager
+async def _generator(site: Site, seed: int) -> AsyncIterator[Generator]:
+    """With the router warm: it knows how fast the edge is."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(base_url=site.url, timeout=120, limits=limits, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=site.url, timeout=300, limits=limits, trust_env=False) as client:
         generator = Generator(client, seed)
-        await generator.saturate(SLOTS, 3.0, [Priority.STANDARD])
-        own = await generator.saturate(SLOTS, duration_s / 3, [Priority.INTERACTIVE])
-        mix = [Priority.INTERACTIVE, Priority.STANDARD, Priority.STANDARD, *[Priority.BATCH] * 3]
+        await generator.saturate(SLOTS, 5.0, Priority.STANDARD)
+        yield generator
+
+
+async def measure_alone(site: Site, duration_s: float, seed: int) -> Alone:
+    """What the overload is compared with."""
+    async with _generator(site, seed) as generator:
+        own = await generator.saturate(SLOTS, duration_s, Priority.INTERACTIVE)
         began = time.perf_counter()
-        full = await generator.saturate(2 * SLOTS, duration_s / 3, mix)
-        capacity = sum(one.status == 200 for one in full) / (time.perf_counter() - began)
-        service_s = float(np.mean([one.took_s for one in own]))
-        answered = await generator.play(generator.plan(capacity, service_s, duration_s))
-    return Overload(own, capacity, answered, duration_s, site.lane(TARGET), site.statistics("edge"))
+        # twice as many clients as slots: all slots are busy from the first answers to the end
+        full = await generator.saturate(2 * SLOTS, duration_s, Priority.STANDARD)
+    return Alone(own, _rate([one.ended - began for one in full if one.status == 200], duration_s))
+
+
+async def overload(site: Site, alone: Alone, aging_s: float, duration_s: float, seed: int) -> Overload:
+    """Three times the capacity."""
+    async with _generator(site, seed + 1) as generator:
+        answered = await generator.play(generator.plan(alone.capacity_per_s, alone.service_s, duration_s))
+    return Overload(alone.answered, alone.capacity_per_s, answered, duration_s, aging_s, site.statistics("edge"))
 
 
 def overload_rows(run: Overload) -> Iterator[Row]:
@@ -169,9 +232,7 @@ def overload_rows(run: Overload) -> Iterator[Row]:
     tokens = {p: sum(one.planned.tokens for one in run.of(p)) for p in Priority}
     share = tokens[Priority.BATCH] / sum(tokens.values())
     oldest_s = max(one.queue_s for one in batch)
-    # the backlog is answered after the last arrival
-    span_s = max(run.duration_s, *(one.planned.at + one.took_s for one in run.answered if one.in_time))
-    goodput = sum(one.in_time for one in run.answered) / span_s / run.capacity_per_s
+    goodput = run.goodput_per_s / run.capacity_per_s
     lag_ms = float(np.percentile([one.lag_s for one in run.answered], 99)) * 1e3
     ends = ", ".join(f"{s}: {sum(one.status == s for one in run.answered)}" for s in (200, 429, 504))
     yield Row("capacity", f"{run.capacity_per_s:.2f}/s", "<= 20/s", run.capacity_per_s <= 20)
@@ -181,14 +242,28 @@ def overload_rows(run: Overload) -> Iterator[Row]:
     yield Row("interactive p99 / alone", f"{latency:.2f}", "<= 1.5", latency <= 1.5)
     yield Row("interactive wait p99 / service p95", f"{wait:.2f}", "<= 1", wait <= 1)
     yield Row("batch's part of the tokens", f"{share:.3f}", ">= 0.1", share >= 0.1)
-    yield Row("batch's longest wait", f"{oldest_s:.1f} s", f"< {AGING_S:g} s", oldest_s < AGING_S)
+    yield Row("batch's longest wait", f"{oldest_s:.1f} s", f"< {run.aging_s:.0f} s", oldest_s < run.aging_s)
     yield Row("goodput / capacity", f"{goodput:.3f}", ">= 0.9", goodput >= 0.9)
     yield Row(
         "starts after a deadline, as the edge counts", f"{run.edge.started_late}", "0", run.edge.started_late == 0
     )
-    counts = [one.count for one in run.lane.classes.values()]
-    value = ", ".join(str(sum(getattr(c, name) for c in counts)) for name in ("refused", "shed", "expired"))
-    yield Row("the lane: refused, shed, expired", value, "-", holds=True)
+
+
+def simulator_rows(run: Overload) -> Iterator[Row]:
+    """Beside the simulator, and beside first come, first served in it."""
+    lane = Lane(slots=SLOTS, backlog=BACKLOG, aging_s=run.aging_s)
+    outcome = run.simulate(Slots, lane)
+    for priority in Priority:
+        waits = outcome.wait[outcome.trace.ranks() == priority.rank]
+        simulated_s = float(np.nanmean(waits))
+        real_s = float(np.mean([one.queue_s for one in run.of(priority)]))
+        apart = abs(simulated_s - real_s) / max(real_s, 1e-3)
+        name = f"{priority}: mean wait, simulated and real"
+        yield Row(name, f"{simulated_s:.3f} s, {real_s:.3f} s", "within 15%", apart <= 0.15)
+    blind = Lane(slots=SLOTS, backlog=BACKLOG, doomed_part=0.0)
+    fifo = goodput_per_s(run.simulate(FifoSlots, blind), run.duration_s * _RAMP, run.duration_s)
+    ratio = run.goodput_per_s / fifo
+    yield Row("goodput / that of a simulated FIFO, same bound", f"{ratio:.2f}", ">= 1.3", ratio >= 1.3)
 
 
 def hang_up_rows(work: Path) -> Iterator[Row]:
@@ -199,6 +274,20 @@ def hang_up_rows(work: Path) -> Iterator[Row]:
                 took_s = vanish(site, tier, CLIENTS, stream=stream)
                 name = f"{CLIENTS} vanish, {tier}, {'streamed' if stream else 'whole'}"
                 yield Row(name, f"{took_s * 1e3:.0f} ms", f"<= {HANG_UP_S * 1e3:g} ms", took_s <= HANG_UP_S)
+
+
+def _rate(ended: Sequence[float], duration_s: float) -> float:
+    """A second, without the beginning, when slots and backlog fill."""
+    since = duration_s * _RAMP
+    return sum(since <= at < duration_s for at in ended) / (duration_s - since)
+
+
+def _tokens(one: Answered) -> float:
+    return float(one.planned.tokens)
+
+
+def _took_s(one: Answered) -> float:
+    return one.took_s
 
 
 def _body(number: int, tokens: int) -> dict[str, Any]:
@@ -226,10 +315,18 @@ def main(duration_s: float, seed: int, *, hang_up: bool) -> None:
         for name in ("overload", "hang-up"):
             (work / name).mkdir()
         os.sched_setaffinity(0, cores[:-1] or cores)  # what is started from here on inherits it
-        lane = {"slots": SLOTS, "backlog": BACKLOG, "aging_s": AGING_S}
-        with running_site(work / "overload", lambda site: site.set_lane(TARGET, **lane)) as site:
+        with running_site(work / "overload") as site:
             os.sched_setaffinity(0, cores[-1:])
-            rows += overload_rows(asyncio.run(overload(site, duration_s, seed)))
+            alone = asyncio.run(measure_alone(site, duration_s / 3, seed))
+            aging_s = AGING * alone.service_s
+            site.stop("router")
+            site.set_lane(TARGET, slots=SLOTS, backlog=BACKLOG, aging_s=aging_s)
+            os.sched_setaffinity(0, cores[:-1] or cores)
+            site.start("router")
+            site.wait_target(TARGET, up=True)
+            os.sched_setaffinity(0, cores[-1:])
+            run = asyncio.run(overload(site, alone, aging_s, duration_s, seed))
+            rows += [*overload_rows(run), *simulator_rows(run)]
         os.sched_setaffinity(0, cores)
         if hang_up:
             rows += hang_up_rows(work / "hang-up")
