@@ -128,7 +128,10 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a client wants generated; `deadline` is on `time.monotonic()`'s clock."""
+    """What a client wants generated; `deadline` is on `time.monotonic()`'s clock.
+
+    With `on_site` nothing that is made of it may leave the site.
+    """
 
     prompt: Prompt
     parameters: Parameters
@@ -136,6 +139,7 @@ class Query:
     deadline: float | None = None
     request_id: str = ""
     tenant: str = ""
+    on_site: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +212,14 @@ Input = str | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingQuery:
-    """Texts, or token lists, to embed, in order."""
+    """Texts, or token lists, to embed, in order; the rest as in `Query`."""
 
     inputs: tuple[Input, ...]
     priority: Priority = Priority.STANDARD
     deadline: float | None = None
     request_id: str = ""
     tenant: str = ""
+    on_site: bool = False
 
 
 @dataclass(frozen=True, slots=True)

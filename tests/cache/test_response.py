@@ -13,7 +13,7 @@ from router.cache.response import ResponseCache
 from router.config import Check
 from router.config.cache import Freshness, Storable
 from router.config.cache import ResponseCache as ResponseSection
-from router.decision import Rules, Tier
+from router.decision import Label, Rules, Tier
 from router.errors import BackendError, DeadlineError, NotCachedError, RefusedError, UnavailableError
 from router.pipeline import Answer, StreamedAnswer
 from router.query import Conversation, Message, Parameters, Priority, Query
@@ -146,6 +146,15 @@ async def test_only_deterministic_requests_are_cached_by_default(temperature: fl
     async with world(ResponseSection(store=Storable.ALL)) as here:
         statuses = [(await here.answer(query)).origin.status for _ in range(2)]
         assert statuses == [CacheStatus.MISS, CacheStatus.HIT]
+
+
+async def test_an_answer_about_data_that_must_not_leave_is_kept_on_site() -> None:
+    async with world() as here:
+        await here.answer()
+        await here.answer(replace(SURE, on_site=True), Rules(labels=frozenset({Label.EDGE_ONLY})))
+
+        assert len(here.records.kept) == 2
+        assert len(here.records.on_site) == 1
 
 
 async def test_a_tenant_never_gets_anothers_answer() -> None:
