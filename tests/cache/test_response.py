@@ -1,12 +1,13 @@
 """The response cache and single-flight in the pipeline, over places that count what they are asked."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
 
+from router.cache import Record
 from router.cache.keys import KeyMaker
 from router.cache.plan import CacheStatus
 from router.cache.response import ResponseCache
@@ -52,13 +53,16 @@ class World:
 
 
 @asynccontextmanager
-async def world(section: ResponseSection | None = None, edge: Place | None = None) -> AsyncIterator[World]:
-    records, fingerprint, now = PlainRecords(clock=lambda: now[0]), ["1"], [1e9]
+async def world(
+    section: ResponseSection | None = None, edge: Place | None = None, records: type[PlainRecords] = PlainRecords
+) -> AsyncIterator[World]:
+    now, fingerprint = [1e9], ["1"]
+    kept = records(clock=lambda: now[0])
     edge, cloud = edge or Place(["e1 ", "e2 ", "e3"]), Place(["c1 ", "c2"])
     section = section or ResponseSection(freshness=BRIEF)
-    cache = ResponseCache(section, records, KeyMaker(lambda _: list(fingerprint)), clock=lambda: now[0])
+    cache = ResponseCache(section, kept, KeyMaker(lambda _: list(fingerprint)), clock=lambda: now[0])
     async with bench(edge, cloud, Judge(), check=UNTRIED, cache=cache) as made:
-        yield World(made, edge, cloud, records, fingerprint, now)
+        yield World(made, edge, cloud, kept, fingerprint, now)
 
 
 def text(answer: Answer) -> str:
@@ -401,6 +405,26 @@ async def test_an_urgent_request_does_not_wait_in_a_patient_ones_place() -> None
         await asyncio.gather(here.answer(patient), here.answer(urgent))
 
         assert [query.priority for query in here.edge.asked] == [Priority.BATCH, Priority.INTERACTIVE]
+
+
+class FarRecords(PlainRecords):
+    """A read takes its time, and finds what was there when it began."""
+
+    delays_s: Iterator[float] = iter(())
+
+    async def read(self, key: bytes) -> Record | None:
+        found = self.peek(key)
+        await asyncio.sleep(next(self.delays_s, 0))
+        return found
+
+
+async def test_who_looked_far_while_the_answer_came_does_not_ask_again() -> None:
+    async with world(records=FarRecords) as here:
+        here.records.delays_s = iter([0.005, 0.1])  # type: ignore[attr-defined]
+        first, second = await asyncio.gather(here.answer(), here.answer())
+
+        assert (first.origin.status, second.origin.status) == (CacheStatus.MISS, CacheStatus.HIT)
+        assert here.asked == 1
 
 
 async def _outcome(asking: object) -> object:
