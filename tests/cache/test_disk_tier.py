@@ -15,7 +15,7 @@ from router.cache.database import SCHEMA_VERSION
 from router.cache.disk import DiskTier
 from router.cache.flushes import Flushes
 from router.config import cache as config
-from tests.cache.small_disk import small_disk
+from tests.cache.servers import small_disk
 from tests.cache.tier_records import make_key, make_record
 
 _MOST = 4_194_304

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.garbage_server import ANSWERS, serving_garbage
+from loadtests.redis_server import RedisServer, free_port
 from router.cache import Kind, Record, Selector, TierName, TierStatistics
 from router.cache.tiered import TieredRecords
 from router.config import cache as config
 from router.telemetry import Telemetry
-from tests.cache.garbage_server import ANSWERS, serving_garbage
-from tests.cache.redis_server import RedisServer, free_port, running_redis
-from tests.cache.small_disk import small_disk
+from tests.cache.servers import running_redis, small_disk
 from tests.cache.tier_records import make_key, make_record
 
 _READ_MS = 40.0
