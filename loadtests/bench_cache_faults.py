@@ -2,7 +2,8 @@
 `make bench-cache-faults`: the caches' server stopped, hung, emptied, restarted and replaced by nonsense, the disk full
 and read-only, under steady load over HTTP. Before each fault the same load is watched without one.
 
-The time of an answer is from when its request was due, so it has the client's own delays in it.
+The time of an answer is from when its request was due, so it has the client's own delays in it. The router's own part
+is `x-overhead-ms`: without waiting for the target. Both need a quiet machine: what neighbours take is not told apart.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ from loadtests.cache_faults import (
 )
 
 MOST_SLOWER_MS = 25.0
-MOST_OVERHEAD_MS = 20.0
+MOST_OWN_MS = 20.0
 _RECOVERY_S = 20.0
 _SETTLE_S = 1.0
 
@@ -69,38 +70,31 @@ async def measure(
 def judge(seen: Seen) -> list[Row]:
     """The rows of a fault."""
     name = f"{seen.fault.tier.value} {seen.fault.name}"
-    failures = [outcome.failure for outcome in (*seen.normal, *seen.faulty) if outcome.failure]
-    both = len(seen.normal) + len(seen.faulty)
-    normal, faulty = _times(seen.normal), _times(seen.faulty)
-    slower = _p99(faulty) - _p99(normal)
-    hits_slower = _p99(_times(_hits(seen.faulty))) - _p99(_times(_hits(seen.normal)))
-    overhead = [outcome.overhead_ms for outcome in seen.faulty if outcome.want is Want.MEMORY]
+    both = [*seen.normal, *seen.faulty]
+    failures = [outcome.failure for outcome in both if outcome.failure]
+    slower = _p99(_times(seen.faulty)) - _p99(_times(seen.normal))
+    own, own_before = _overheads(seen.faulty), _overheads(seen.normal)
+    own_slower = _p99(own) - _p99(own_before)
+    hits = _overheads([outcome for outcome in seen.faulty if outcome.want is Want.MEMORY])
     back = max(seen.recovered_s)
     noticed = [Row(f"{name}: errors of the tier", f"{seen.errors}", "> 0", seen.errors > 0)] if seen.fault.shows else []
+    bar = f"<= {MOST_SLOWER_MS:g} ms"
     return [
-        Row(f"{name}: failed", f"{len(failures)} of {both:,} {failures[:1] or ''}".strip(), "0", not failures),
-        Row(f"{name}: before, p50 / p99 / max", _show(normal), "-", holds=True),
-        Row(f"{name}: during, p50 / p99 / max", _show(faulty), "-", holds=True),
-        Row(f"{name}: p99 slower by", f"{slower:+.1f} ms", f"<= {MOST_SLOWER_MS:g} ms", slower <= MOST_SLOWER_MS),
-        Row(
-            f"{name}: p99 of hits slower by",
-            f"{hits_slower:+.1f} ms",
-            f"<= {MOST_SLOWER_MS:g} ms",
-            hits_slower <= MOST_SLOWER_MS,
-        ),
-        Row(
-            f"{name}: overhead of hits in memory, p50 / p99 / max",
-            _show(overhead),
-            f"p99 <= {MOST_OVERHEAD_MS:g} ms",
-            _p99(overhead) <= MOST_OVERHEAD_MS,
-        ),
+        Row(f"{name}: failed", f"{len(failures)} of {len(both):,} {failures[:1] or ''}".strip(), "0", not failures),
+        Row(f"{name}: before, p50 / p99 / max", _show(_times(seen.normal)), "-", holds=True),
+        Row(f"{name}: during", _show(_times(seen.faulty)), "-", holds=True),
+        Row(f"{name}: p99 slower by", f"{slower:+.1f} ms", bar, slower <= MOST_SLOWER_MS),
+        Row(f"{name}: router's own part, before", _show(own_before), "-", holds=True),
+        Row(f"{name}: router's own part, during", _show(own), "-", holds=True),
+        Row(f"{name}: p99 of it slower by", f"{own_slower:+.1f} ms", bar, own_slower <= MOST_SLOWER_MS),
+        Row(f"{name}: of hits in memory, during", _show(hits), f"p99 <= {MOST_OWN_MS:g} ms", _p99(hits) <= MOST_OWN_MS),
         *noticed,
         Row(f"{name}: used again after", f"{back:.1f} s", f"<= {_RECOVERY_S:g} s", back <= _RECOVERY_S),
     ]
 
 
-def _hits(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    return [outcome for outcome in outcomes if outcome.want in {Want.MEMORY, Want.DISK}]
+def _overheads(outcomes: Sequence[Outcome]) -> list[float]:
+    return [outcome.overhead_ms for outcome in outcomes if not outcome.failure]
 
 
 def _times(outcomes: Sequence[Outcome]) -> list[float]:
@@ -116,9 +110,9 @@ def _show(values: Sequence[float]) -> str:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--per-s", default=60.0, help="Requests a second.")
-@click.option("--rounds", default=2, help="How often each fault comes.")
-@click.option("--seconds", default=10.0, help="How long it lasts.")
+@click.option("--per-s", default=40.0, help="Requests a second.")
+@click.option("--rounds", default=4, help="How often each fault comes.")
+@click.option("--seconds", default=5.0, help="How long it lasts.")
 def main(per_s: float, rounds: int, seconds: float) -> None:
     """What the caches' faults cost those who ask."""
     with tempfile.TemporaryDirectory() as work, faulty_place(Path(work)) as place:

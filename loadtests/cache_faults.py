@@ -83,7 +83,9 @@ class Traffic:
         if want is Want.DISK:
             return want, self._rng.choice(self.warm)
         if want is Want.SHARED and len(self._ripe) >= _RIPE:
-            return want, make_embedding([self._ripe.popleft()], "edge")
+            text = self._ripe[-_RIPE]  # later ones may not be written yet, earlier ones may be lost
+            self._ripe.remove(text)
+            return want, make_embedding([text], "edge")
         return (want, self._make(want)) if want is Want.CHAT else (Want.EMBEDDING, self._make(Want.EMBEDDING))
 
     def draw_for_replica(self) -> list[str]:
