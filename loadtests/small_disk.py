@@ -59,7 +59,8 @@ class ImageDisk(SmallDisk):
     """An ext4 in a file, which can also be protected under who has files open: tmpfs does not look again."""
 
     def protect(self, folder: Path, *, protected: bool) -> None:
-        """Whether every write to what is in the folder fails, as on a read-only disk."""
+        """Whether every write to what is in the folder fails, to mapped pages too, as on a read-only disk."""
+        self._run("sync", "-f", str(folder))  # or a page that is dirty already can be written on
         self._run("chattr", "-R", "+i" if protected else "-i", str(folder))
 
     def _mount(self) -> None:

@@ -263,6 +263,18 @@ async def opened(tmp_path: Path, redis: RedisServer) -> AsyncIterator[TieredReco
         yield records
 
 
+async def test_a_tier_that_there_was_no_time_to_ask_is_not_blamed(tmp_path: Path, redis: RedisServer) -> None:
+    tiers = config.Tiers(
+        disk=config.DiskTier(folder=tmp_path / "d"), shared=config.SharedTier(url=redis.url), read_ms=0.001
+    )
+    async with TieredRecords(tiers, Telemetry()) as records:
+        for n in range(20):
+            assert await records.read(make_key(n)) is None
+
+        assert of(records, TierName.DISK).errors > 0
+        assert of(records, TierName.SHARED).errors == 0
+
+
 async def test_a_stopped_server_is_left_out_and_taken_back(tmp_path: Path, redis: RedisServer) -> None:
     async with opened(tmp_path, redis) as records:
         redis.stop()
