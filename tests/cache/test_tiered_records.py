@@ -268,7 +268,7 @@ async def test_a_tier_that_there_was_no_time_to_ask_is_not_blamed(tmp_path: Path
         disk=config.DiskTier(folder=tmp_path / "d"), shared=config.SharedTier(url=redis.url), read_ms=0.001
     )
     async with TieredRecords(tiers, Telemetry()) as records:
-        for n in range(20):
+        for n in range(3):  # then the disk is left out, and there is time
             assert await records.read(make_key(n)) is None
 
         assert of(records, TierName.DISK).errors > 0
