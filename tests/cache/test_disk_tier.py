@@ -128,10 +128,15 @@ async def test_nothing_of_the_file_is_mapped_and_it_is_one_routers_alone(tmp_pat
         await tier.write([record := make_record("a")])
         assert await tier.read(record.key) == record
 
-        assert str(tmp_path) not in Path("/proc/self/maps").read_text()
-        reading = f"import sqlite3; sqlite3.connect({str(file_of(tmp_path))!r}).execute('SELECT * FROM records')"
-        other = subprocess.run([sys.executable, "-c", reading], capture_output=True, text=True, check=False)
-        assert "database is locked" in other.stderr
+        check_alone(tmp_path)
+
+
+def check_alone(folder: Path) -> None:
+    """While it is open here: no page of it is mapped, and another process is kept out."""
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+    reading = f"import sqlite3; sqlite3.connect({str(file_of(folder))!r}).execute('SELECT * FROM records')"
+    other = subprocess.run([sys.executable, "-c", reading], capture_output=True, text=True, check=False)
+    assert "database is locked" in other.stderr
 
 
 async def test_scans_a_kind_newest_first(tmp_path: Path) -> None:
