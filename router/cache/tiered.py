@@ -108,6 +108,8 @@ class TieredRecords:
         until = time.monotonic() + self._read_s
         for number, guarded in enumerate(self._guarded):
             left_s = (until - time.monotonic()) / (len(self._guarded) - number)
+            if left_s <= 0:  # a tier that was not asked is not to blame
+                return None
             record = await guarded.read(key, left_s)
             if record is not None:
                 return self._promote(record, self._guarded[:number])

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.garbage_server import ANSWERS, serving_garbage
+from loadtests.redis_server import RedisServer, free_port
 from router.cache import Kind, Record, Selector, TierName, TierStatistics
 from router.cache.tiered import TieredRecords
 from router.config import cache as config
 from router.telemetry import Telemetry
-from tests.cache.garbage_server import ANSWERS, serving_garbage
-from tests.cache.redis_server import RedisServer, free_port, running_redis
-from tests.cache.small_disk import small_disk
+from tests.cache.servers import running_redis, small_disk
 from tests.cache.tier_records import make_key, make_record
 
 _READ_MS = 40.0
@@ -261,6 +261,18 @@ async def opened(tmp_path: Path, redis: RedisServer) -> AsyncIterator[TieredReco
     async with make_records(disk=tmp_path / "d", url=redis.url) as records:
         await use(records, 5)
         yield records
+
+
+async def test_a_tier_that_there_was_no_time_to_ask_is_not_blamed(tmp_path: Path, redis: RedisServer) -> None:
+    tiers = config.Tiers(
+        disk=config.DiskTier(folder=tmp_path / "d"), shared=config.SharedTier(url=redis.url), read_ms=0.001
+    )
+    async with TieredRecords(tiers, Telemetry()) as records:
+        for n in range(3):  # then the disk is left out, and there is time
+            assert await records.read(make_key(n)) is None
+
+        assert of(records, TierName.DISK).errors > 0
+        assert of(records, TierName.SHARED).errors == 0
 
 
 async def test_a_stopped_server_is_left_out_and_taken_back(tmp_path: Path, redis: RedisServer) -> None:
