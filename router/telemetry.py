@@ -1,14 +1,13 @@
 """What operators see: Prometheus metrics and one JSON log line a request. Prompts and keys never enter here."""
 
-import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from router.query import Usage
+from router.request_log import RequestLog, RequestRecord
 
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _BAD_REQUEST = 400
@@ -59,32 +58,6 @@ class BackendWait:
         self._watch.backend_s += time.perf_counter() - self._entered
 
 
-class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One request that is over: a line of the log, and what the metrics count."""
-
-    request_id: str
-    url: str
-    status: int
-    tenant: str = ""
-    tier: str = ""
-    target: str = ""
-    reason: str = ""
-    score: float | None = None
-    evidence: str = ""
-    threshold: float | None = None
-    policy: str = ""
-    artifact: str = ""
-    signals: Mapping[str, float] = {}
-    cache: str = "bypass"
-    degraded: bool = False
-    error: str | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_ms: float = 0.0
-    overhead_ms: float = 0.0
-    first_ms: float | None = None
-
-
 class Telemetry:
     """The metrics of one router, in a registry of their own."""
 
@@ -99,15 +72,10 @@ class Telemetry:
         self._answers = self.counter("answers", "Answers by what the caches did for them", "url", "cache")
         self._fallbacks = self.counter("fallbacks", "Answers from a fallback", "target")
         self._up = self.gauge("target_up", "Whether a target is up", "target")
-        self._inflight = self.gauge("requests_in_flight", "Requests being answered")
+        self._running = 0
+        self.gauge("requests_in_flight", "Requests being answered").set_function(lambda: self._running)
         self._tallies: dict[tuple[str, int, str, str, str, str], _Tally] = {}
-        self._log = logging.getLogger("router.requests")
-        self._encode = msgspec.json.Encoder().encode
-
-    @property
-    def explains(self) -> bool:
-        """Whether each line of the log is to say what its score was made of, which costs a computation more."""
-        return self._log.isEnabledFor(logging.DEBUG)
+        self.log = RequestLog()
 
     def counter(self, name: str, text: str, *labels: str) -> Counter:
         """A new counter of this router."""
@@ -131,7 +99,7 @@ class Telemetry:
 
     def begin(self) -> None:
         """A request came in."""
-        self._inflight.inc()
+        self._running += 1
 
     def count_tokens(self, tier: str, target: str, usage: Usage) -> None:
         """What an answer took, whether or not a client got it."""
@@ -141,7 +109,7 @@ class Telemetry:
 
     def finish(self, record: RequestRecord) -> None:
         """A request is over: count it, time it, log it."""
-        self._inflight.dec()
+        self._running -= 1
         kind = (record.url, record.status, record.tier, record.target, record.reason, record.cache)
         tally = self._tallies.get(kind)
         if tally is None:
@@ -151,8 +119,7 @@ class Telemetry:
             self.count_tokens(record.tier, record.target, Usage(record.prompt_tokens, record.completion_tokens))
         if record.degraded:
             self._fallbacks.labels(record.target).inc()
-        if self._log.isEnabledFor(logging.INFO):
-            self._log.info("%s", self._encode(record).decode())
+        self.log.add(record)
 
     def _make_tally(self, record: RequestRecord) -> "_Tally":
         place = (record.tier, record.target)

@@ -22,8 +22,9 @@ from router.errors import DrainingError, OverloadedError, RouterError, Unavailab
 from router.health import Health
 from router.pipeline import Origin, Pipeline
 from router.query import Query, Usage
+from router.request_log import RequestRecord
 from router.scoring import Scorer
-from router.telemetry import RequestRecord, Stopwatch, Telemetry
+from router.telemetry import Stopwatch, Telemetry
 
 HttpRequest = Request[Any, Any, Any]
 _CLIENT_CLOSED = 499  # nginx's status for it; nobody reads the answer, metrics and log do
@@ -104,7 +105,7 @@ class Exchange:
     async def explain(self, query: Query) -> None:
         """Find out what the score was made of, where the log is to say so."""
         decision, service = self.decision, self.service
-        if not service.telemetry.explains or decision is None or decision.score is None:
+        if not service.telemetry.log.explains or decision is None or decision.score is None:
             return
         explanation = await service.scorer.explain(query, decision.threshold)
         self.signals = explanation.signals
