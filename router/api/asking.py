@@ -4,9 +4,11 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from router.admission import Admission, Client
 from router.cache.directives import Caching, parse_cache_control
@@ -32,8 +34,7 @@ Fields = Mapping[str, str]
 Member = TypeVar("Member", Priority, Tier, Label, Switch)
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
+class Asker(Struct, frozen=True):
     """A request's headers, understood."""
 
     client: Client

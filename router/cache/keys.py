@@ -1,11 +1,11 @@
 """Which stored answer is a request's own: a digest over everything that shapes an answer."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from router.config.cache import Storable
 from router.decision import Rules
@@ -18,8 +18,7 @@ Fingerprint = Callable[[str], Sequence[str]]
 """What else shapes the answers to a requested model: configuration, score artifact, versions of its targets' models."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheKey:
+class CacheKey(Struct, frozen=True):
     """`exact` is of the whole request; `partition` of all but the last user turn `text`, if it may be answered by an
     answer to a similar one.
     """

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from router.cache import Kind, Record, Records
 from router.cache.directives import Caching, Use, judge_use, lifetime_s, longest_use_s
@@ -18,8 +19,7 @@ from router.decision import Rules
 from router.query import Query
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """A stored answer, and what it is good for."""
 
     entry: Entry
