@@ -116,7 +116,7 @@ class ResponseCache:
             await self._similar.add(key, record)
 
     async def _find_similar(self, plan: Plan, key: CacheKey) -> Hit | None:
-        if self._similar is None or key.partition is None:
+        if self._similar is None or key.before is None:
             return None
         found = await self._similar.find(key, plan.query.tenant)
         if found is None:
