@@ -225,6 +225,8 @@ def _given(value: Absent) -> bool:
 
 def _json_format(asked: bodies.AnswerFormat | None) -> JsonFormat | None:
     match asked:
+        case None:
+            return None
         case bodies.JsonSchemaFormat(json_schema=wanted):
             return JsonFormat(bytes(wanted.schema), wanted.name, bool(wanted.strict))
         case bodies.JsonObjectFormat():
