@@ -7,9 +7,10 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 MODELS ?= .models
 DEMO ?=
 DATA ?=
+RECORDS ?= 100000
 RESOLVE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml
 
-.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy lock clean
+.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy bench-cache prove-cache-kill lock clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +60,14 @@ bench-decision: models ## What a routing decision costs on one core.
 
 bench-policy: $(VENV)/.test ## What cloud_share and budget keep of their promises, on synthetic traffic.
 	$(BIN)/python -m loadtests.bench_policy
+
+bench-cache: $(VENV)/.test models ## What the caches cost, hold and get wrong (RECORDS=1000000 in full; DATA=DIR: natural questions).
+	@status=0; run() { echo "== $$*"; $(BIN)/python -m loadtests.bench_cache_"$$@" || status=1; }; \
+	run http; run embedding; run semantic; run tiers --records $(RECORDS); run faults; \
+	run guard $(if $(DATA),--data $(DATA)); exit $$status
+
+prove-cache-kill: $(VENV)/.test models ## Kill the writing router 200 times; every later hit must be exact (resumable).
+	$(BIN)/python -m loadtests.prove_cache_kill --folder .bench/cache-kill --kills 200
 
 lock: ## Resolve pyproject.toml into deploy/constraints (needs uv).
 	$(RESOLVE) --extra demo --group test -o $(LOCKS)/test.txt

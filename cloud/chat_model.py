@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cloud.chat_metrics import ChatMetrics
 from cloud.chat_reply import Reply
-from cloud.chat_request import ChatRequest, cancelled_id, read_request
+from cloud.chat_request import ChatRequest, cancelled_ids, read_request
 from cloud.config import ChatConfig, read_settings
 from cloud.execution import open_artifact, session_config
 from cloud.responder import Exchange, LeftError, Responder
@@ -24,7 +24,8 @@ from cloud.wire import MOST_TOKENS, ChatOutput, ErrorCode, SamplingParameters, e
 from edge.engine.artifact import ArtifactKind
 from edge.engine.decoder import Decoder
 from edge.engine.errors import EngineError, ExpiredError, OverloadedError, RequestError, StoppedError
-from edge.engine.generation import Failure, Generator
+from edge.engine.events import Failure
+from edge.engine.generator import Generator
 from edge.engine.sampling import Sampling
 from edge.engine.tokens import Tokenizer
 
@@ -47,11 +48,12 @@ class ChatModel:
 
     def execute(self, requests: list[Any]) -> None:
         """Take `requests`; they are answered through their response senders."""
+        arrived = time.monotonic()  # deadlines count from here: a grammar that is compiled below takes its time
         for request in requests:
             sender = TritonSender(request.get_response_sender())
             try:
-                if (unwanted := cancelled_id(request.parameters())) is None:
-                    self._begin(request.request_id(), _read(request), sender)
+                if (unwanted := cancelled_ids(request.parameters())) is None:
+                    self._begin(request.request_id(), _read(request), sender, arrived)
                 else:
                     self._responder.cancel(unwanted)
                     sender.end()
@@ -62,9 +64,9 @@ class ChatModel:
         """Stop; whatever still runs is told so."""
         self._running.close()
 
-    def _begin(self, request_id: str, request: ChatRequest, sender: "TritonSender") -> None:
+    def _begin(self, request_id: str, request: ChatRequest, sender: "TritonSender", arrived: float) -> None:
         prompt = _prompt_tokens(self._tokenizer, request.prompt)
-        deadline = None if request.timeout_s is None else time.monotonic() + request.timeout_s
+        deadline = None if request.timeout_s is None else arrived + request.timeout_s
         generations = [self._generator.prepare(prompt, sampling) for sampling in _samplings(request)]
         exchange = Exchange(request_id, sender, Reply(request, len(prompt)), generations, request.stream)
         self._responder.watch(exchange)

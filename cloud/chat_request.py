@@ -62,10 +62,10 @@ _WITHOUT_EFFECT: Final[dict[str, tuple[Any, ...]]] = {
 """Other members of vLLM's `SamplingParams`, with the values that change nothing and are therefore accepted."""
 
 
-def cancelled_id(parameters: str) -> str | None:
-    """Return the id of the request that this one ends, if it has no other purpose."""
+def cancelled_ids(parameters: str) -> frozenset[str] | None:
+    """Return the ids of the requests that this one ends, if it has no other purpose."""
     found = _object(parameters, "parameters").get(CHAT_CANCEL)
-    return None if found is None else str(found)
+    return None if found is None else frozenset(filter(None, str(found).split(",")))
 
 
 def read_request(tensors: Mapping[str, NDArray[Any]], parameters: str, timeout_us: int) -> ChatRequest:

@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,21 @@ from numpy.typing import NDArray
 from cloud.chat_reply import Reply
 from cloud.wire import ChatOutput, FinishReason
 from edge.engine.errors import EngineError
-from edge.engine.generation import Delta, Event, Failure, Finish, Generation
+from edge.engine.events import Delta, Event, Failure, Finish
+from edge.engine.generation import Generation
 
 _logger = logging.getLogger(__name__)
 _MOST_AT_ONCE: Final = 256
 _POLL_S: Final = 0.02
-"""How often those are asked whether they have left to whom nothing is being sent."""
+_ASKING_S: Final = 0.005
+"""Part of `_POLL_S` that may go into asking clients whether they have left: a round trip to tritonserver each."""
+_FAREWELLS_AT_ONCE: Final = 16
+_MOST_UNWANTED: Final = 4096
+"""Ids to remember of requests that were cancelled before they came, ..."""
+_UNWANTED_S: Final = 10.0
+"""... for how long, ..."""
+_LONGEST_UNWANTED: Final = 64
+"""... and how many characters of one."""
 
 
 class LeftError(EngineError):
@@ -72,7 +82,6 @@ class Exchange:
         self.closed = self.reply.complete
         if self.closed or (self.stream and self.reply.fresh):
             self.sender.send(self.reply.take(), final=self.closed)
-        self.check()
 
     def check(self) -> None:
         """End the work of a client that has left."""
@@ -96,10 +105,12 @@ class Responder:
     """Owns the thread: `with Responder(...) as responder`. The other methods may be called from any thread."""
 
     def __init__(self, on_poll: Callable[[], bool]) -> None:
-        """`on_poll` runs on the thread about every 20 ms, until it says False and no request is open."""
+        """`on_poll` runs on the thread every 20 ms or so, until it says False and no request is open."""
         self._on_poll = on_poll
         self._posted: queue.SimpleQueue[tuple[Exchange | None, Callable[[], None]] | None] = queue.SimpleQueue()
-        self._open: set[Exchange] = set()
+        self._open: dict[Exchange, None] = {}  # in the order in which they are asked whether they have left
+        self._left: deque[Exchange] = deque()  # who have not been told so yet
+        self._unwanted: dict[str, float] = {}  # since when, the oldest first
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="responder", daemon=True)
 
@@ -120,28 +131,57 @@ class Responder:
 
     def watch(self, exchange: Exchange) -> None:
         """From now on, the request's work ends when its client leaves."""
-        self._posted.put((exchange, partial(self._open.add, exchange)))
+        self._posted.put((exchange, partial(self._watch, exchange)))
 
-    def cancel(self, request_id: str) -> None:
-        """End every open request of this id."""
-        self._posted.put((None, partial(self._cancel, request_id)))
+    def cancel(self, request_ids: frozenset[str]) -> None:
+        """End every request of these ids, also those that have not come yet."""
+        self._posted.put((None, partial(self._cancel, request_ids)))
 
-    def _cancel(self, request_id: str) -> None:
-        for exchange in [each for each in self._open if each.request_id == request_id]:
-            self._act(exchange, exchange.leave)
+    def _watch(self, exchange: Exchange) -> None:
+        self._open[exchange] = None
+        since = self._unwanted.pop(exchange.request_id, None)
+        if since is not None and time.monotonic() - since < _UNWANTED_S:
+            exchange.leave()
+
+    def _cancel(self, request_ids: frozenset[str]) -> None:
+        leaving = [each for each in self._open if each.request_id in request_ids]
+        for exchange in leaving:
+            exchange.cancel()
+            del self._open[exchange]
+        self._left += leaving  # telling them takes longer than ending their work, and nobody waits for it
+        unknown = request_ids.difference(each.request_id for each in leaving)
+        self._unwanted |= dict.fromkeys((each for each in unknown if len(each) <= _LONGEST_UNWANTED), time.monotonic())
+        while len(self._unwanted) > _MOST_UNWANTED:
+            del self._unwanted[next(iter(self._unwanted))]
 
     def _work(self) -> None:
         busy, due = True, time.monotonic()
         while not self._stopping:
-            changed = self._collect(max(0.0, due - time.monotonic()) if busy else None)
+            limit_s = 0.0 if self._left else max(0.0, due - time.monotonic()) if busy else None
+            changed = self._collect(limit_s)
             for exchange in changed:
                 self._act(exchange, exchange.respond)
+            self._say_farewell(_FAREWELLS_AT_ONCE)
             busy = busy or bool(changed)
             if time.monotonic() >= due:
-                for exchange in list(self._open):
-                    self._act(exchange, exchange.check)
+                self._ask_open()
                 busy = self._on_poll() or bool(self._open)
                 due = time.monotonic() + _POLL_S
+        self._say_farewell(len(self._left))
+
+    def _say_farewell(self, most: int) -> None:
+        for _ in range(min(most, len(self._left))):
+            exchange = self._left.popleft()
+            self._act(exchange, exchange.leave)
+
+    def _ask_open(self) -> None:
+        """Ask clients whether they have left; who is not asked now is asked first next time."""
+        end = time.monotonic() + _ASKING_S
+        for exchange in list(self._open):
+            self._open[exchange] = self._open.pop(exchange)
+            self._act(exchange, exchange.check)
+            if time.monotonic() >= end:
+                break
 
     def _collect(self, timeout_s: float | None) -> Collection[Exchange]:
         """
@@ -175,4 +215,4 @@ class Responder:
             _logger.exception("A response could not be sent; its request ends.")
             exchange.cancel()
         if exchange.closed:
-            self._open.discard(exchange)
+            self._open.pop(exchange, None)

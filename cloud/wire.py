@@ -44,7 +44,10 @@ MOST_TOKENS: Final = 1_000_000
 """More than any context holds: generate up to the end of the context."""
 
 TIMEOUT_TEXT: Final = "Request timeout expired"
-"""What Triton says when a request's `timeout` passes in the queue of `embed`; its gRPC status is UNAVAILABLE."""
+"""
+What Triton says when a request's `timeout` passes in the queue of `embed`, or the longest wait of `embed/config.pbtxt`,
+if that is shorter; its gRPC status is UNAVAILABLE.
+"""
 QUEUE_FULL_TEXT: Final = "Exceeds maximum queue size"
 """What Triton says when the queue of `embed` is full; its gRPC status is UNAVAILABLE too."""
 
@@ -94,8 +97,9 @@ CHAT_PRIORITY: Final = "chat_priority"
 
 CHAT_CANCEL: Final = "chat_cancel"
 """
-Custom request parameter of `chat`: the id of a request that shall end. The request that carries it (with an empty
-`text_input`, on the stream of the other) gets an empty last response, the other one the error `CANCELLED`.
+Custom request parameter of `chat`: the ids of requests that shall end, separated by commas. The request that carries it
+(with an empty `text_input`, on any stream) gets an empty last response, the others the error `CANCELLED`. It may
+overtake a request that it ends, so ids are not to be used again.
 
 Cancelling the gRPC call works too, but can kill tritonserver 2.51: about once in some thousand times while tokens flow
 fast, and far more often just after an error or the last response. (The race was fixed in March 2025 by

@@ -139,18 +139,27 @@ def write_parts(ports: Ports, store: Path, work: Path) -> list[Part]:
         "address": f"127.0.0.1:{ports.triton_grpc}",
         "template": str(cloud_chat / "tokenizer_config.json"),
     }
-    for name, content in (("edge", edge), ("router", router)):
+    triton: dict[str, Any] = {
+        "chat": {"artifact": str(cloud_chat)},
+        "embed": {"artifact": str(embedding)},
+        "http_port": ports.triton_http,
+        "grpc_port": ports.triton_grpc,
+        "metrics_port": ports.triton_metrics,
+    }
+    for name, content in (("edge", edge), ("triton", triton), ("router", router)):
         (work / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     python = [*_dying_with_us(), sys.executable, "-m"]
-    triton = ["--chat", str(cloud_chat), "--embed", str(embedding), "--http-port", str(ports.triton_http)]
-    triton += ["--grpc-port", str(ports.triton_grpc), "--metrics-port", str(ports.triton_metrics)]
     return [
         Part(
             "edge",
             [*python, "edge", "--config", str(work / "edge.yaml")],
             f"http://127.0.0.1:{ports.edge}/health/ready",
         ),
-        Part("Triton", [*python, "cloud", *triton], f"http://127.0.0.1:{ports.triton_http}/v2/health/ready"),
+        Part(
+            "Triton",
+            [*python, "cloud", "--config", str(work / "triton.yaml")],
+            f"http://127.0.0.1:{ports.triton_http}/v2/health/ready",
+        ),
         Part(
             "router",
             [*python, "router", "serve", "--config", str(work / "router.yaml")],

@@ -15,7 +15,9 @@ from edge.engine.artifact import Artifact, ArtifactKind
 from edge.engine.batching import MicroBatcher
 from edge.engine.decoder import Decoder
 from edge.engine.encoder import Encoder
-from edge.engine.generation import Delta, Event, Failure, Finish, Generation, Generator
+from edge.engine.events import Delta, Event, Failure, Finish
+from edge.engine.generation import Generation
+from edge.engine.generator import Generator
 from edge.engine.sampling import Sampling
 from edge.engine.template import ChatTemplate
 from edge.engine.tokens import Tokenizer
@@ -133,15 +135,16 @@ class EmbeddingModel:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self._batcher.__exit__, None, None, None)
 
-    async def embed(self, inputs: Inputs) -> tuple[list[NDArray[np.float32]], list[int]]:
+    async def embed(self, inputs: Inputs, terms: Terms) -> tuple[list[NDArray[np.float32]], list[int]]:
         """One L2-normed vector an input, and how many tokens were read of each.
 
         Raises:
-            EngineError: too many wait, an input is wrong, or the model failed.
+            EngineError: too many wait, an input is wrong, the deadline passed first, or the model failed.
         """
         rows = await asyncio.to_thread(self._read, inputs)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # neighbours of a length need little padding
-        futures = [asyncio.wrap_future(future) for future in self._batcher.submit([rows[i] for i in order])]
+        submitted = self._batcher.submit([rows[i] for i in order], priority=terms.priority, deadline=terms.deadline)
+        futures = [asyncio.wrap_future(future) for future in submitted]
         vectors = dict(zip(order, await asyncio.gather(*futures), strict=True))
         return [vectors[i] for i in range(len(rows))], list(map(len, rows))
 

@@ -207,7 +207,7 @@ async def _embed(decoder: msgspec.json.Decoder[EmbeddingRequest], exchange: Exch
     width = request.dimensions or model.width
     if width > model.width:
         raise refuse(f"Invalid 'dimensions': this model has {model.width}.", param="dimensions", code="invalid_value")
-    vectors, counts = await model.embed(read_texts(request.input, "input"))
+    vectors, counts = await model.embed(read_texts(request.input, "input"), exchange.terms)
     data = [
         wire.Embedding(index, _say_vector(_shorten(vector, width), request.encoding_format), tokens=count)
         for index, (vector, count) in enumerate(zip(vectors, counts, strict=True))

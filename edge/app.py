@@ -22,7 +22,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     """
     chat = ChatModel(config.chat)
     embedding = EmbeddingModel(config.embedding) if config.embedding else None
-    service = Service(chat, embedding, drain, Telemetry(chat.generator))
+    service = Service(chat, embedding, drain, Telemetry(chat.generator, chat.name))
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:

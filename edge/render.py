@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from edge import wire
 from edge.answering import Piece
 from edge.engine.answer import Candidate, TokenLogprobs
-from edge.engine.generation import Finish
+from edge.engine.events import Finish
 
 _LOWEST = -9999.0  # OpenAI's stand-in for minus infinity, which JSON cannot say
 

@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from edge.engine.generation import Generator
+from edge.engine.generator import Generator
+from edge.engine.metrics import COUNTERS, GAUGES
 
 _logger = logging.getLogger("edge")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -18,9 +19,10 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 class Telemetry:
     """Counts and times requests."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: Generator, model: str) -> None:
+        """`model` is the name of what the generator runs."""
         self._registry = CollectorRegistry()
-        self._registry.register(_GeneratorCollector(generator))
+        self._registry.register(_GeneratorCollector(generator, model))
         self._requests = Counter("edge_requests", "Requests answered.", ["url", "status"], registry=self._registry)
         self._seconds = Histogram(
             "edge_request_seconds", "From head to last byte.", ["url"], buckets=_SECONDS, registry=self._registry
@@ -49,20 +51,16 @@ class Telemetry:
 class _GeneratorCollector(Collector):
     """The generator's own statistics, read when they are asked for."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: Generator, model: str) -> None:
         self._generator = generator
+        self._model = model
 
     def collect(self) -> Iterator[Metric]:
         now = self._generator.statistics()
-        generations = GaugeMetricFamily("edge_generations", "Sequences now.", labels=["state"])
-        generations.add_metric(["active"], now.active)
-        generations.add_metric(["waiting"], now.waiting)
-        yield generations
-        ended = CounterMetricFamily("edge_generations_ended", "Sequences that ended.", labels=["how"])
-        for how in ("finished", "cancelled", "expired", "failed"):
-            ended.add_metric([how], getattr(now, how))
-        yield ended
-        tokens = CounterMetricFamily("edge_tokens", "Tokens read and written.", labels=["kind"])
-        tokens.add_metric(["prompt"], now.prompt_tokens)
-        tokens.add_metric(["completion"], now.completion_tokens)
-        yield tokens
+        kinds = ((COUNTERS, CounterMetricFamily), (GAUGES, GaugeMetricFamily))
+        for families, kind in kinds:
+            for family in families:
+                metric = kind(family.name, family.help, labels=["model", family.label])
+                for value, attribute in family.members.items():
+                    metric.add_metric([self._model, value], getattr(now, attribute))
+                yield metric

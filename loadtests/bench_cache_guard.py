@@ -1,10 +1,12 @@
 """
-`make bench-cache-guard DATA=DIR`: what the semantic cache's guards refuse and let pass, beside a plain cosine threshold.
+What the semantic cache's guards refuse and let pass, beside a plain cosine threshold.
 
-Pairs come from `tests/cache/pairs`: the guards and the similarity were tuned on one part, the bars are for the other. DIR
-holds NAME.jsonl files, rows with a `prompt`: natural questions, each asked once, so that every hit has to be judged.
+Pairs come from `tests/cache/pairs`: the guards and the similarity were tuned on one part, the bars are for another.
+`--data DIR` holds NAME.jsonl files, rows with a `prompt`: natural questions, each asked once, so that every hit has to
+be judged.
 """
 
+import re
 import sys
 import time
 import tracemalloc
@@ -26,7 +28,7 @@ from router.cache.guard import Guard
 from router.cache.guard.reading import normalise
 from router.cache.guard.similarity import Similarity, calibrated_similarity, read_similarities
 from router.config.cache import SemanticCache
-from router.scoring.embedding import embed_texts, open_embedding
+from router.embedder import embed_texts, open_embedding
 from tests.cache.pairs import Pair, Part, hard_pairs, paraphrases, texts
 
 EMBEDDINGS = ("all-minilm-l6-v2", "all-minilm-l6-v2-fast")
@@ -36,6 +38,7 @@ FEWEST_QUESTIONS, MOST_WRONG = 5000, 0.001
 KEPT = 0.98
 MOST_CALL_MS = 1.0
 BLOCK = 512
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d]+|[^\w\s.,;:?!'\"-]")
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 Cosines = np.ndarray[Any, np.dtype[np.float64]]
@@ -200,8 +203,8 @@ def find_hits(questions: Sequence[str], guard: Guard, vectors: Vectors, similari
 
 
 def same_text(asked: str, stored: str) -> bool:
-    """Whether two questions are letter for letter one, but for case, spaces and punctuation: then a hit is right."""
-    one, other = ("".join(filter(str.isalnum, normalise(text).casefold())) for text in (asked, stored))
+    """Whether two questions are one but for case, spaces and marks between words: then a hit is right."""
+    one, other = (_WORD.findall(normalise(text).casefold()) for text in (asked, stored))
     return one == other
 
 
@@ -213,9 +216,18 @@ def judge_questions(name: str, questions: Sequence[str], hits: Sequence[tuple[st
         click.echo(f"hit ({verdict}):\n  {asked!r}\n  {stored!r}")
     share = len(doubtful) / len(questions)
     return [
-        Row(f"{name}: natural questions", str(len(questions)), f">= {FEWEST_QUESTIONS}", len(questions) >= FEWEST_QUESTIONS),
-        Row(f"{name}: their hits, of which the same text", f"{len(hits)}, {len(hits) - len(doubtful)}", "-", holds=True),
-        Row(f"{name}: their other hits, all counted wrong", f"{share:.3%}", f"<= {MOST_WRONG:.1%}", share <= MOST_WRONG),
+        Row(
+            f"{name}: natural questions",
+            str(len(questions)),
+            f">= {FEWEST_QUESTIONS}",
+            len(questions) >= FEWEST_QUESTIONS,
+        ),
+        Row(
+            f"{name}: their hits, of which the same text", f"{len(hits)}, {len(hits) - len(doubtful)}", "-", holds=True
+        ),
+        Row(
+            f"{name}: their other hits, all counted wrong", f"{share:.3%}", f"<= {MOST_WRONG:.1%}", share <= MOST_WRONG
+        ),
     ]
 
 
@@ -232,7 +244,14 @@ def measure_guard(questions: Sequence[str]) -> list[Row]:
             rows.append(Row(f"guard: {title}, both new, p50 / p99", _shown(fresh), "-", holds=True))
             again = _time_calls(guard.refuse, some, known=True)
             holds = float(np.median(again)) < MOST_CALL_MS
-            rows.append(Row(f"guard: {title}, stored one read before, p50 / p99", _shown(again), f"p50 < {MOST_CALL_MS:g} ms", holds))
+            rows.append(
+                Row(
+                    f"guard: {title}, stored one read before, p50 / p99",
+                    _shown(again),
+                    f"p50 < {MOST_CALL_MS:g} ms",
+                    holds,
+                )
+            )
     return rows
 
 
@@ -254,10 +273,21 @@ def _shown(took: Sequence[float]) -> str:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of natural questions.")
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of natural questions."
+)
 @click.option("--store", type=click.Path(path_type=Path), default=Path(".models"), help="The model store.")
-@click.option("--vectors", type=click.Path(path_type=Path, file_okay=False), help="A folder that keeps vectors between runs.")
-@click.option("--part", "parts", type=click.Choice([one.value for one in Part]), multiple=True, default=[one.value for one in Part], help="Which pairs.")
+@click.option(
+    "--vectors", type=click.Path(path_type=Path, file_okay=False), help="A folder that keeps vectors between runs."
+)
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice([one.value for one in Part]),
+    multiple=True,
+    default=[one.value for one in Part],
+    help="Which pairs.",
+)
 @click.option("--write", is_flag=True, help="Calibrate the similarity on the tuning part and write the table.")
 def main(data: Path | None, store: Path, vectors: Path | None, parts: Sequence[Part], *, write: bool) -> None:
     """Measure the guards."""
@@ -278,7 +308,8 @@ def main(data: Path | None, store: Path, vectors: Path | None, parts: Sequence[P
             replace_file(TABLE, msgspec.json.format(msgspec.json.encode(list(table.values())), indent=1) + b"\n")
             continue
         similarity = calibrated_similarity(name)
-        assert similarity is not None, f"{TABLE} has no {name}"
+        if similarity is None:
+            raise click.ClickException(f"{TABLE} has no {name}: run with --write first")
         for part in parts:
             rows += judge_part(Part(part), name, similarity, try_part(Part(part), guard, found))
         if questions:

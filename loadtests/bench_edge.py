@@ -35,7 +35,8 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models
 
 from edge.engine.decoder import Decoder
-from edge.engine.generation import Delta, Event, Finish, Generator
+from edge.engine.events import Delta, Event, Finish
+from edge.engine.generator import Generator
 from edge.engine.sampling import Sampling
 from edge.engine.session import SessionConfig
 from edge.engine.tokens import Tokenizer, Utf8Stream

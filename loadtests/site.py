@@ -5,14 +5,18 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.demo import ROOT, Part, Ports, write_parts
+from edge.engine.events import Statistics
+from edge.engine.metrics import COUNTERS, GAUGES
 
 STORE = Path(os.environ.get("HYBRID_MODELS", ROOT / ".models"))
 _START_S = 90.0
@@ -36,9 +40,28 @@ class Site:
         self.ports = free_ports()
         self._parts: dict[str, Part] = {part.name.lower(): part for part in write_parts(self.ports, STORE, work)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._metrics = httpx.Client(timeout=5, trust_env=False)
         self.url = f"http://127.0.0.1:{self.ports.router}"
         self.edge_url = f"http://127.0.0.1:{self.ports.edge}"
         self.triton_metrics_url = f"http://127.0.0.1:{self.ports.triton_metrics}/metrics"
+
+    def configure(self, name: str, section: str, **settings: Any) -> None:
+        """Change a part's configuration before it starts."""
+        path = self.work / f"{name}.yaml"
+        content: dict[str, Any] = yaml.safe_load(path.read_text())
+        content.setdefault(section, {}).update(settings)
+        path.write_text(yaml.safe_dump(content))
+
+    def statistics(self, tier: str) -> Statistics:
+        """What the chat model of `edge` or `cloud` says itself of its sequences."""
+        url = f"{self.edge_url}/metrics" if tier == "edge" else self.triton_metrics_url
+        families = {family.name: family for family in (*COUNTERS, *GAUGES)}
+        found: dict[str, int] = {}
+        for metric in text_string_to_metric_families(self._metrics.get(url).raise_for_status().text):
+            for sample in metric.samples:
+                if (family := families.get(sample.name)) is not None:
+                    found[family.members[sample.labels[family.label]]] = int(sample.value)
+        return Statistics(**found)
 
     def start(self, *names: str) -> None:
         """Start parts and wait until each is ready."""
@@ -82,6 +105,7 @@ class Site:
 
     def close(self) -> None:
         """Stop what runs, in reverse."""
+        self._metrics.close()
         for name in reversed(list(self._running)):
             self.stop(name)
 
@@ -100,9 +124,11 @@ class Site:
 
 
 @contextmanager
-def running_site(work: Path) -> Iterator[Site]:
-    """A whole site, ready."""
+def running_site(work: Path, configure: Callable[[Site], None] | None = None) -> Iterator[Site]:
+    """A whole site, ready; `configure` may change it before it starts."""
     site = Site(work)
+    if configure is not None:
+        configure(site)
     try:
         site.start("edge", "triton")
         site.start("router")

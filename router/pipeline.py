@@ -229,7 +229,7 @@ async def answer_anew(dispatcher: Dispatcher, caller: Caller, plan: Plan) -> str
 
 def _flight_key(plan: Plan) -> Hashable:
     """Requests of another priority fly apart: an urgent one must not wait in a patient one's place."""
-    return (plan.key.exact, plan.query.priority) if plan.key is not None and plan.shares else None
+    return (plan.key.exact, plan.query.priority) if plan.key is not None and plan.reads else None
 
 
 def _stored(hit: Hit, *, stale: bool = False) -> Origin:

@@ -34,11 +34,13 @@ Deliver = Callable[[Event], None]
 
 
 class Statistics(Struct, frozen=True):
-    """Sequences now (`active`, `waiting`), and since the start."""
+    """Sequences now (`active`, `waiting`), and since the start; `expired` and `cancelled` also while they waited."""
 
     active: int
     waiting: int
     started: int
+    started_late: int
+    """Got a slot after their deadline: always 0, and here to be checked."""
     finished: int
     cancelled: int
     expired: int

@@ -10,7 +10,8 @@ from edge.engine.answer import FinishReason, TokenLogprobs
 from edge.engine.artifact import Artifact
 from edge.engine.decoder import Decoder
 from edge.engine.errors import EngineError
-from edge.engine.generation import Delta, Event, Failure, Finish, Generator
+from edge.engine.events import Delta, Event, Failure, Finish
+from edge.engine.generator import Generator
 from edge.engine.sampling import Sampling
 from edge.engine.session import SessionConfig
 from edge.engine.template import ChatTemplate

@@ -39,7 +39,8 @@ class LiveRouter:
     """`async with LiveRouter(url) as router`; bounded in how much it asks at once."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.AsyncClient(base_url=url, timeout=_DEADLINE_S, trust_env=False)
+        headers = {"cache-control": "no-store"}  # what is measured is the pair
+        self._client = httpx.AsyncClient(base_url=url, timeout=_DEADLINE_S, trust_env=False, headers=headers)
         self._room = asyncio.Semaphore(CONCURRENCY)
 
     async def __aenter__(self) -> "LiveRouter":

@@ -28,9 +28,9 @@ from cloud.wire import (
 )
 from edge.engine.template import ChatTemplate, TemplateError
 from router.backends import join_versions, remaining_s
-from router.backends.triton_call import ChatCall
+from router.backends.triton_call import GRACE_S, ChatCall, Leavers
 from router.backends.triton_tensors import CollectedAnswer, read_pieces, read_usage, say_chat, say_tensor, split_choices
-from router.config import TritonTarget
+from router.config import Cancel, TritonTarget
 from router.errors import (
     BackendError,
     DeadlineError,
@@ -67,9 +67,13 @@ class TritonBackend:
         self._running: set[asyncio.Task[None]] = set()
         self._said = ""
         self._asked_at: float | None = None
+        chat = config.chat_model
+        self._leavers = Leavers(self._client, chat) if chat and config.cancel is Cancel.REQUEST else None
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        if self._leavers is not None:
+            self._start(self._leavers.work())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -113,9 +117,10 @@ class TritonBackend:
 
     async def embed(self, query: EmbeddingQuery) -> Embeddings:
         """One vector an input; Triton's dynamic batcher puts them together again."""
-        with self._errors():
+        with self._errors(query.deadline):
             works = [self._detach(self._embed_one(one, query)) for one in query.inputs]
-            results = await asyncio.gather(*works, return_exceptions=True)
+            async with asyncio.timeout(remaining_s(query.deadline)):
+                results = await asyncio.gather(*works, return_exceptions=True)
             if failed := next((one for one in results if isinstance(one, BaseException)), None):
                 raise failed
         good = [one for one in results if not isinstance(one, BaseException)]
@@ -174,10 +179,10 @@ class TritonBackend:
             "parameters": {CHAT_PRIORITY: query.priority.rank + 1},
             "timeout": _microseconds(timeout_s),
         }
-        call = ChatCall(self._client, request, self._config.cancel)
+        call = ChatCall(self._client, request, self._leavers)
         self._start(call.read(timeout_s))
         try:
-            with self._errors():
+            with self._errors(query.deadline):
                 while True:
                     async with asyncio.timeout(remaining_s(query.deadline)):
                         result = await call.receive()
@@ -200,7 +205,7 @@ class TritonBackend:
             request_id=query.request_id,
             priority=query.priority.rank + 1,
             timeout=_microseconds(timeout_s),
-            client_timeout=timeout_s,
+            client_timeout=None if timeout_s is None else timeout_s + GRACE_S,
         )
         vector = result.as_numpy(EmbedOutput.EMBEDDING)
         tokens = result.as_numpy(EmbedOutput.NUM_INPUT_TOKENS)
@@ -209,22 +214,23 @@ class TritonBackend:
         return np.ascontiguousarray(vector, "<f4").tobytes(), int(tokens.reshape(-1)[0])
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, deadline: float | None) -> Iterator[None]:
         """`triton_errors`; a server that a call did not reach may be another one when the next probe finds it."""
         try:
-            with triton_errors(self._name):
+            with triton_errors(self._name, deadline):
                 yield
         except UnavailableError:
             self._asked_at = None
             raise
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._group.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        return task
 
     def _detach(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-        """Run `work` to its end, whoever leaves meanwhile: a cancelled gRPC call can kill the server."""
+        """Run `work` to its end, whoever leaves meanwhile, unless a cancelled gRPC call is safe for the server."""
         outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         async def run() -> None:
@@ -237,13 +243,17 @@ class TritonBackend:
                 if not outcome.done():
                     outcome.set_result(result)
 
-        self._start(run())
+        task = self._start(run())
+        if self._config.cancel is Cancel.CALL:
+            outcome.add_done_callback(lambda done: done.cancelled() and task.cancel())
         return outcome
 
 
 @contextmanager
-def triton_errors(name: str) -> Iterator[None]:
+def triton_errors(name: str, deadline: float | None = None) -> Iterator[None]:
     """The one door through which gRPC's and tritonclient's errors enter.
+
+    `deadline`, the query's, tells its own end from that of Triton's patience with its queue.
 
     Raises:
         BackendError: or one below it, or `OverloadedError`.
@@ -253,12 +263,12 @@ def triton_errors(name: str) -> Iterator[None]:
     except InferenceServerException as exc:
         if exc.status() is None:  # an error in the stream, which has no gRPC status
             code, text = decode_error(exc.message() or "")
-            raise _translate(name, code, text, from_peer=True) from exc
+            raise _translate(name, code, text, deadline, from_peer=True) from exc
         from_peer = _FROM_PEER in str(exc.debug_details())
-        raise _translate(name, _code(str(exc.status())), exc.message() or "", from_peer=from_peer) from exc
+        raise _translate(name, _code(str(exc.status())), exc.message() or "", deadline, from_peer=from_peer) from exc
     except grpc.aio.AioRpcError as exc:
         from_peer = _FROM_PEER in (exc.debug_error_string() or "")
-        raise _translate(name, _code(str(exc.code())), exc.details() or "", from_peer=from_peer) from exc
+        raise _translate(name, _code(str(exc.code())), exc.details() or "", deadline, from_peer=from_peer) from exc
     except TimeoutError as exc:
         raise DeadlineError(f"{name} did not answer within the request's deadline.") from exc
     except (msgspec.ValidationError, ValueError) as exc:
@@ -271,11 +281,14 @@ def _code(status: str) -> ErrorCode | None:
     return ErrorCode(name) if name in ErrorCode.__members__ else None
 
 
-def _translate(name: str, code: ErrorCode | None, message: str, *, from_peer: bool) -> RouterError:
+def _translate(
+    name: str, code: ErrorCode | None, message: str, deadline: float | None, *, from_peer: bool
+) -> RouterError:
     """`from_peer` tells a server that says "unavailable" from one that cannot be reached."""
-    if code is ErrorCode.DEADLINE_EXCEEDED or TIMEOUT_TEXT in message:
+    expired = deadline is not None and time.monotonic() >= deadline
+    if code is ErrorCode.DEADLINE_EXCEEDED or (expired and TIMEOUT_TEXT in message):
         return DeadlineError(f"{name} did not answer within the request's deadline.")
-    if code is ErrorCode.RESOURCE_EXHAUSTED or QUEUE_FULL_TEXT in message:
+    if code is ErrorCode.RESOURCE_EXHAUSTED or TIMEOUT_TEXT in message or QUEUE_FULL_TEXT in message:
         return OverloadedError(f"{name} has no room: {message}")
     match code:
         case ErrorCode.INVALID_ARGUMENT:

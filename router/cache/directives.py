@@ -75,9 +75,10 @@ def longest_use_s(freshness: Freshness) -> float:
 
 def judge_use(age_s: float, fresh_s: float, freshness: Freshness, control: CacheControl) -> Use:
     """What an answer of this age may do for a request; `fresh_s` as `lifetime_s` gives it."""
+    if control.no_cache:
+        return Use.NONE
     stale_s = age_s + control.min_fresh_s - fresh_s
-    young = control.max_age_s is None or age_s <= control.max_age_s
-    if young and not control.no_cache:
+    if control.max_age_s is None or age_s <= control.max_age_s:
         if stale_s <= control.max_stale_s:
             return Use.FRESH
         if stale_s <= freshness.stale_while_revalidate_s:

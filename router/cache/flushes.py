@@ -37,7 +37,7 @@ class Flushes:
             self._at[fields] = flush.at
             if fields == _ALL:
                 self._at = {other: at for other, at in self._at.items() if at >= flush.at}
-            elif len(self._at) > self._most:
+            if len(self._at) > self._most:
                 self._at = {_ALL: self._newest}
             return True
 

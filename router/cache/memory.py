@@ -23,8 +23,8 @@ _MOST_USES: Final = 3
 _USES_TO_STAY: Final = 2
 _SWEPT: Final = 4
 _SLICE: Final = 256
-_ENTRY_BYTES: Final = 320
-"""Around a record: queue and index, the entry, its numbers, and what the allocator adds to each object."""
+_ENTRY_BYTES: Final = 512
+"""A record's own objects but its texts and value, the queue and index around it, and what the allocator adds."""
 _GHOST_BYTES: Final = 224
 _LOST_SHARE: Final = 8
 """One part in so many of each value is counted on top for holes between values of different lengths."""
@@ -179,8 +179,9 @@ class MemoryTier:
                 self._remove(key)
 
     def _make_room(self) -> None:
-        while self._bytes() > self._most_bytes:
-            if self._small and (self._small_bytes > self._most_bytes * _SMALL_SHARE or not self._main):
+        most_bytes, most_small = self._most_bytes, self._most_bytes * _SMALL_SHARE
+        while self._bytes() > most_bytes:
+            if self._small and (self._small_bytes > most_small or not self._main):
                 self._evict_small()
             elif self._main:
                 self._evict_main()
@@ -213,10 +214,9 @@ class MemoryTier:
 
 def count_bytes(record: Record) -> int:
     """What a record costs the process: its objects, what holds them, and what the allocator loses."""
-    size = _ENTRY_BYTES + sys.getsizeof(record) + sys.getsizeof(record.key)
-    size += sys.getsizeof(record.value) + len(record.value) // _LOST_SHARE
-    size += sys.getsizeof(record.tenant) + sys.getsizeof(record.model) + sys.getsizeof(record.tags)
-    return size + sum(map(sys.getsizeof, record.tags))
+    value, tags = len(record.value), record.tags
+    size = _ENTRY_BYTES + value + value // _LOST_SHARE + sys.getsizeof(record.tenant) + sys.getsizeof(record.model)
+    return size + sum(map(sys.getsizeof, (tags, *tags))) if tags else size
 
 
 def _digest(key: bytes) -> int:

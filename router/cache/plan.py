@@ -26,7 +26,7 @@ class CacheStatus(StrEnum):
 
 
 class Plan(Struct, frozen=True):
-    """One request's business with the cache. Without a key it has none."""
+    """One request's business with the cache: without a key it has none; one that does not read may be kept."""
 
     query: Query
     rules: Rules
@@ -34,8 +34,6 @@ class Plan(Struct, frozen=True):
     freshness: Freshness
     key: CacheKey | None
     reads: bool = False
-    writes: bool = False
-    shares: bool = False
 
     @property
     def status(self) -> CacheStatus:

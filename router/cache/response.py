@@ -72,8 +72,7 @@ class ResponseCache:
             return Plan(query, rules, caching, freshness, None)
         if control.no_store:
             return Plan(query, rules, caching, freshness, None)
-        reads = not control.no_cache
-        return Plan(query, rules, caching, freshness, self._keys.make(query, rules), reads, writes=True, shares=reads)
+        return Plan(query, rules, caching, freshness, self._keys.make(query, rules), reads=not control.no_cache)
 
     def count(self, plan: Plan, hit: Hit | None) -> None:
         """A request was looked up, with this result."""
@@ -84,26 +83,26 @@ class ResponseCache:
 
     def peek(self, plan: Plan) -> Hit | None:
         """The request's own answer, if memory has it."""
-        if plan.key is None:
+        if plan.key is None or not plan.reads:
             return None
         return self._judge(plan, plan.key.exact, self._records.peek(plan.key.exact), CacheStatus.HIT)
 
     async def find(self, plan: Plan) -> Hit | None:
         """The request's own answer, else one to a question that means the same."""
-        if plan.key is None:
+        if plan.key is None or not plan.reads:
             return None
         if (hit := self.peek(plan)) is not None and hit.use is Use.FRESH:
             return hit
         exact = plan.key.exact
         hit = self._judge(plan, exact, await self._records.read(exact), CacheStatus.HIT)
-        if plan.reads and (hit is None or hit.use is Use.ON_ERROR):
+        if hit is None or hit.use is Use.ON_ERROR:
             return await self._find_similar(plan, plan.key) or hit
         return hit
 
     async def remember(self, plan: Plan, entry: Entry) -> None:
         """Keep an answer, unless what shapes it has changed since it was asked for."""
         key = plan.key
-        if key is None or not plan.writes or key != self._keys.make(plan.query, plan.rules):
+        if key is None or key != self._keys.make(plan.query, plan.rules):
             return
         value = self._codec.encode(entry)
         if len(value) > self._config.most_entry_bytes:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 import numpy as np
-import onnxruntime  # noqa: F401 - loaded after usearch's library, onnxruntime's crashes the process (2.26 and 1.31)
 from numpy.typing import NDArray
 from usearch.compiled import MetricKind
 from usearch.index import Index as UsearchIndex

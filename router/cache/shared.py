@@ -155,12 +155,11 @@ class SharedTier:
         while True:
             try:
                 with _translated():
-                    learnt = await self._learn_flushes(self._client)
-                    for flush in learnt:
-                        learn_flush(flush)
-                    if after is None:
+                    if after is None:  # before the flushes are read, so that none is announced in between unseen
                         newest = await self._client.xrevrange(self._stream, count=1)
                         after = newest[0][0] if newest else b"0-0"
+                    for flush in await self._learn_flushes(self._client):
+                        learn_flush(flush)
                     while self._newcomers:
                         await self._catch_up(self._newcomers[0])
                         self._newcomers.popleft()

@@ -7,7 +7,20 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Final, Self
 
-from router.cache import CacheTier, CacheTierError, Flush, FlushReport, Kind, Learn, Record, Selector, TierStatistics
+from msgspec.structs import replace
+
+from router.cache import (
+    CacheTier,
+    CacheTierError,
+    Flush,
+    FlushReport,
+    Kind,
+    Learn,
+    Record,
+    Selector,
+    TierName,
+    TierStatistics,
+)
 from router.cache.disk import DiskTier
 from router.cache.flushes import Flushes
 from router.cache.guarded import GuardedTier, end
@@ -42,7 +55,6 @@ class TieredRecords:
         self._read_s = config.read_ms / 1e3
         self._pause_s = config.breaker_s
         self._listeners: list[tuple[Kind, Learn]] = []
-        self._scan_errors = 0
         self._group = asyncio.TaskGroup()
         self._slow: list[CacheTier] = [tier for tier in (self._disk, self._shared) if tier is not None]
         seconds = telemetry.seconds("cache_read", "Reads of slow cache tiers", "cache_tier")
@@ -116,7 +128,6 @@ class TieredRecords:
                 async with asyncio.timeout(_SCAN_S):
                     record = await anext(records, None)
             except (CacheTierError, TimeoutError) as exc:
-                self._scan_errors += 1
                 _logger.warning("What the disk has could not all be read: %s", exc)
                 return
             if record is None:
@@ -165,6 +176,9 @@ class TieredRecords:
         newer = self._memory.peek(record.key)
         if newer is not None:
             return newer
+        # a copy of this thread's: malloc keeps an arena a thread, and one that lives on among a reading thread's
+        # short-lived buffers pins the pages around it; without this resident memory grew to twice the limit
+        record = replace(record, value=bytes(memoryview(record.value)))
         self._memory.put(record)
         for guarded in nearer:
             guarded.queue(record)
@@ -178,7 +192,7 @@ class TieredRecords:
     def _learn_flush(self, flush: Flush) -> None:
         """Another replica flushed: it holds already; make room for what it killed."""
         for guarded in self._guarded:
-            if guarded.name is not self._shared.name:  # type: ignore[union-attr]
+            if guarded.name is TierName.DISK:
                 guarded.tell(flush)
         self._group.create_task(self._purge(flush))
 

@@ -25,7 +25,7 @@ from router.cache import Kind, Record
 from router.cache.statistics import Caches, CacheStatistics
 from router.cli import main
 from router.config import load_config
-from tests.cache.records import DictRecords
+from tests.cache.plain import PlainRecords
 from tests.servers import serving
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +53,7 @@ def record(key: str, tenant: str, model: str = "shop", tags: tuple[str, ...] = (
 
 
 @asynccontextmanager
-async def running_router(folder: Path, records: DictRecords, *, keys: bool) -> AsyncIterator[str]:
+async def running_router(folder: Path, records: PlainRecords, *, keys: bool) -> AsyncIterator[str]:
     """A router whose caches are `records`."""
     (folder / "keys.yaml").write_text(
         f"{digest(OPERATOR)}: {{tenant: ops, operator: true}}\n{digest(TENANT)}: {{tenant: shop}}\n"
@@ -66,8 +66,8 @@ async def running_router(folder: Path, records: DictRecords, *, keys: bool) -> A
 
 
 @pytest.fixture
-def records() -> DictRecords:
-    records = DictRecords()
+def records() -> PlainRecords:
+    records = PlainRecords()
     for one in (
         record("a", "shop", tags=("faq",)),
         record("b", "shop", "h100"),
@@ -79,7 +79,7 @@ def records() -> DictRecords:
 
 
 @pytest.fixture
-async def client(records: DictRecords, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def client(records: PlainRecords, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """The operator."""
     async with (
         running_router(tmp_path, records, keys=True) as url,
@@ -104,11 +104,11 @@ def error(response: httpx.Response) -> tuple[int, str | None, str | None]:
     return response.status_code, body["error"]["param"], body["error"]["code"]
 
 
-def kept(records: DictRecords) -> str:
+def kept(records: PlainRecords) -> str:
     return "".join(sorted(key.decode().strip() for key in records.kept))
 
 
-async def test_statistics_are_those_of_every_tier_and_cache(client: httpx.AsyncClient, records: DictRecords) -> None:
+async def test_statistics_are_those_of_every_tier_and_cache(client: httpx.AsyncClient, records: PlainRecords) -> None:
     records.peek(b"a".ljust(32))
     records.peek(b"z".ljust(32))
 
@@ -134,7 +134,7 @@ async def test_statistics_are_those_of_every_tier_and_cache(client: httpx.AsyncC
 )
 async def test_a_flush_forgets_what_is_selected_after_a_dry_run_counted_it(
     client: httpx.AsyncClient,
-    records: DictRecords,
+    records: PlainRecords,
     audit: pytest.LogCaptureFixture,
     query: dict[str, str],
     count: int,
@@ -177,20 +177,20 @@ async def test_a_flush_forgets_what_is_selected_after_a_dry_run_counted_it(
     ],
 )
 async def test_a_misspelt_flush_is_400_and_forgets_nothing(
-    client: httpx.AsyncClient, records: DictRecords, audit: pytest.LogCaptureFixture, query: str, param: str, code: str
+    client: httpx.AsyncClient, records: PlainRecords, audit: pytest.LogCaptureFixture, query: str, param: str, code: str
 ) -> None:
     assert error(await client.delete(f"{URL}?{query}")) == (400, param, code)
     assert kept(records) == "abcd"
     assert lines(audit) == []
 
 
-async def test_a_selection_in_the_body_is_refused(client: httpx.AsyncClient, records: DictRecords) -> None:
+async def test_a_selection_in_the_body_is_refused(client: httpx.AsyncClient, records: PlainRecords) -> None:
     assert error(await client.request("DELETE", URL, json={"tenant": "shop"})) == (400, None, "invalid_value")
     assert kept(records) == "abcd"
 
 
 async def test_a_tenants_key_may_neither_see_nor_flush(
-    client: httpx.AsyncClient, records: DictRecords, audit: pytest.LogCaptureFixture
+    client: httpx.AsyncClient, records: PlainRecords, audit: pytest.LogCaptureFixture
 ) -> None:
     tenant = {"authorization": f"Bearer {TENANT}"}
     wrong = {"authorization": "Bearer nobody"}
@@ -203,7 +203,7 @@ async def test_a_tenants_key_may_neither_see_nor_flush(
     assert lines(audit) == []
 
 
-async def test_without_keys_the_anonymous_client_is_an_operator(records: DictRecords, tmp_path: Path) -> None:
+async def test_without_keys_the_anonymous_client_is_an_operator(records: PlainRecords, tmp_path: Path) -> None:
     async with running_router(tmp_path, records, keys=False) as url, httpx.AsyncClient(base_url=url) as nobody:
         assert (await nobody.get(URL)).status_code == 200
         assert (await nobody.delete(URL, params={"tenant": "ward"})).json()["records"] == {"memory": 1}
@@ -218,7 +218,7 @@ async def test_a_router_without_caches_says_so(tmp_path: Path) -> None:
 
 
 async def test_a_flush_whose_client_hangs_up_is_in_the_log(tmp_path: Path, audit: pytest.LogCaptureFixture) -> None:
-    async with running_router(tmp_path, DictRecords(flush_s=20), keys=False) as url:
+    async with running_router(tmp_path, PlainRecords(flush_s=20), keys=False) as url:
         async with httpx.AsyncClient(base_url=url, timeout=0.5) as client:
             with pytest.raises(httpx.ReadTimeout):
                 await client.delete(URL, params={"tenant": "shop"})
@@ -246,7 +246,7 @@ async def call(client: httpx.AsyncClient, *arguments: str, key: str | None = OPE
     return await asyncio.to_thread(CliRunner().invoke, main, ["cache", *arguments], input=given, env=environment)
 
 
-async def test_stats_prints_a_table_or_json(client: httpx.AsyncClient, records: DictRecords) -> None:
+async def test_stats_prints_a_table_or_json(client: httpx.AsyncClient, records: PlainRecords) -> None:
     records.peek(b"a".ljust(32))
     records.peek(b"b".ljust(32))
     records.peek(b"z".ljust(32))
@@ -268,7 +268,7 @@ async def test_stats_prints_a_table_or_json(client: httpx.AsyncClient, records: 
 
 
 async def test_flush_asks_with_the_counts_of_a_dry_run(
-    client: httpx.AsyncClient, records: DictRecords, audit: pytest.LogCaptureFixture
+    client: httpx.AsyncClient, records: PlainRecords, audit: pytest.LogCaptureFixture
 ) -> None:
     counted = await call(client, "flush", "--tenant", "shop", "--dry-run")
     declined = await call(client, "flush", "--tenant", "shop", given="n\n")
@@ -288,7 +288,7 @@ async def test_flush_asks_with_the_counts_of_a_dry_run(
     assert len(lines(audit)) == 2
 
 
-async def test_the_command_says_what_is_wrong(client: httpx.AsyncClient, records: DictRecords, tmp_path: Path) -> None:
+async def test_the_command_says_what_is_wrong(client: httpx.AsyncClient, records: PlainRecords, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(OPERATOR + "\n")
     nothing = await call(client, "flush", "--yes")
     both = await call(client, "flush", "--all", "--tenant", "shop", "--yes")
@@ -333,7 +333,7 @@ def test_a_flush_is_in_the_log_of_a_served_router_however_quiet(tmp_path: Path) 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     (tmp_path / "router.yaml").write_text(TARGETS + f"listen: {{port: {port}}}\n")
-    command = [sys.executable, "-m", "tests.cache.audited_router", "serve", "--log-level", "error"]
+    command = [sys.executable, "-m", "router", "serve", "--log-level", "error"]
     with subprocess.Popen(
         [*command, "--config", str(tmp_path / "router.yaml")], stderr=subprocess.PIPE, text=True
     ) as process:

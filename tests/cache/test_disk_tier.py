@@ -33,6 +33,19 @@ def taken(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
+def set_version(path: Path, version: int) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version={version}")
+    connection.close()
+
+
+def drop_table(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("DROP TABLE records")
+    connection.commit()
+    connection.close()
+
+
 async def read_all(folder: Path, records: list[Record]) -> list[Record]:
     """What a tier that starts now has of them; an error is a miss."""
     found: list[Record] = []
@@ -160,6 +173,17 @@ async def test_a_damaged_record_is_deleted_and_counted(tmp_path: Path) -> None:
         assert tier.statistics().entries == 10
 
 
+async def test_a_record_under_another_key_is_a_miss(tmp_path: Path) -> None:
+    records = await fill(tmp_path, 2)
+    with sqlite3.connect(file_of(tmp_path)) as connection:
+        first, second = (row[0] for row in connection.execute("SELECT sealed FROM records ORDER BY id"))
+        connection.execute("UPDATE records SET sealed = ? WHERE id = 1", (second,))
+        connection.execute("UPDATE records SET sealed = ? WHERE id = 2", (first,))
+    connection.close()
+
+    assert await read_all(tmp_path, records) == []
+
+
 async def test_a_cut_off_file_is_begun_afresh(tmp_path: Path) -> None:
     for seed in range(10):
         folder = tmp_path / str(seed)
@@ -177,7 +201,7 @@ async def test_a_cut_off_file_is_begun_afresh(tmp_path: Path) -> None:
     [
         lambda path: path.write_bytes(b"not a database at all" * 1000),
         lambda path: set_version(path, SCHEMA_VERSION + 1),
-        lambda path: drop_table(path),
+        drop_table,
     ],
 )
 async def test_another_file_in_its_place_is_begun_afresh(
@@ -191,19 +215,6 @@ async def test_another_file_in_its_place_is_begun_afresh(
         await tier.write(records)
         assert await tier.read(records[0].key) == records[0]
     assert caplog.text.count("a new file is begun") == 1
-
-
-def set_version(path: Path, version: int) -> None:
-    connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version={version}")
-    connection.close()
-
-
-def drop_table(path: Path) -> None:
-    connection = sqlite3.connect(path)
-    connection.execute("DROP TABLE records")
-    connection.commit()
-    connection.close()
 
 
 async def test_a_smaller_limit_begins_afresh(tmp_path: Path) -> None:
@@ -221,14 +232,18 @@ async def test_a_full_disk_fails_writes_only_and_works_again(tmp_path: Path) -> 
             await tier.write([kept := make_record("kept", size=3000)])
             ballast = disk.fill()
             with pytest.raises(CacheTierError):
-                for n in range(50):
-                    await tier.write([make_record((n, m), size=60_000) for m in range(8)])
+                await write_batches(tier, 50)
             assert await read_or_miss(tier.read(kept.key)) in {kept, None}
 
             ballast.unlink()
             await tier.write([after := make_record("after")])
             assert await tier.read(after.key) == after
             assert await tier.read(kept.key) == kept
+
+
+async def write_batches(tier: DiskTier, count: int) -> None:
+    for n in range(count):
+        await tier.write([make_record((n, m), size=60_000) for m in range(8)])
 
 
 async def read_or_miss(reading: Awaitable[Record | None]) -> Record | None:

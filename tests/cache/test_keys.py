@@ -149,6 +149,16 @@ def test_every_rule_is_in_the_key(name: str) -> None:
     assert key((BASE, RULES, FINGERPRINT)).partition != key((BASE, other, FINGERPRINT)).partition
 
 
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("other", [{"role": "assistant"}, {"text": "other"}, {"name": "ann"}])
+def test_every_part_of_every_turn_is_in_the_key(place: int, other: dict[str, str]) -> None:
+    assert isinstance(BASE.prompt, Conversation)
+    turns = [replace(turn, **other) if index == place else turn for index, turn in enumerate(BASE.prompt.messages)]
+    made = key((replace(BASE, prompt=Conversation(tuple(turns))), RULES, FINGERPRINT))
+
+    assert made.exact != key((BASE, RULES, FINGERPRINT)).exact
+
+
 def test_what_shapes_no_answer_is_not_in_the_key() -> None:
     other = replace(BASE, priority=Priority.BATCH, deadline=1.0, request_id="r")
 

@@ -25,7 +25,8 @@ tier, process = MemoryTier(most, Flushes()), psutil.Process()
 before, now, worst = process.memory_info().rss, time.time(), 0
 for n in range(int(sys.argv[2])):
     key = hashlib.sha256(str(n).encode()).digest()
-    tier.put(Record(key, Kind.EMBEDDING, bytes(size), "tenant-%d" % n, "model-%d" % n, now + n, now + n + 9999, ("t%d" % n,)))
+    names = ("tenant-%d" % n, "model-%d" % n)
+    tier.put(Record(key, Kind.EMBEDDING, bytes(size), *names, now + n, now + n + 9999, ("t%d" % n,)))
     if n % 1000 == 0:
         worst = max(worst, process.memory_info().rss - before)
 assert tier.statistics().bytes > 0.9 * most
@@ -115,7 +116,7 @@ def test_what_comes_back_after_its_eviction_stays() -> None:
     evicted = next(n for n in range(249, -1, -1) if tier.peek(make_key(f"first {n}")) is None)
     tier.put(back := make_record(f"first {evicted}", size=1000))
 
-    for n in range(100):
+    for n in range(1000):
         tier.put(make_record(f"scanned {n}", size=1000))
 
     assert tier.peek(back.key) == back

@@ -118,6 +118,16 @@ async def test_a_failed_stream_fills_nothing() -> None:
         assert not here.records.kept
 
 
+async def test_a_stream_that_ends_before_its_answer_does_is_a_failure_and_fills_nothing() -> None:
+    async with world(edge=Place(["e1 ", "e2 "], ends=False)) as here:
+        streamed = await here.stream()
+        with pytest.raises(BackendError):
+            await read(streamed)
+        await streamed.pieces.aclose()
+
+        assert not here.records.kept
+
+
 async def test_a_degraded_answer_fills_nothing() -> None:
     async with world(edge=Place(["e1 "], fails_at=0, failure=UnavailableError)) as here:
         answer = await here.answer(rules=Rules(threshold=1))
@@ -223,6 +233,20 @@ async def test_a_stale_answer_is_served_while_one_new_one_is_made() -> None:
         fresh = await here.answer()
         assert (fresh.origin.status, fresh.origin.age_s) == (CacheStatus.HIT, 0)
         assert fresh.origin.stamp != first.origin.stamp
+
+
+async def test_only_so_many_stale_answers_are_made_anew_at_once() -> None:
+    async with world(edge=Place(["e1 "])) as here:
+        queries = [replace(SURE, parameters=replace(SURE.parameters, seed=seed)) for seed in range(30)]
+        for query in queries:
+            await here.answer(query)
+        here.now[0] += 120
+        here.edge.delays_s = [0.05]
+
+        statuses = {(await here.answer(query)).origin.status for query in queries}
+        await asyncio.sleep(0.01)
+        assert statuses == {CacheStatus.HIT}
+        assert 1 < here.edge.running <= 8
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -19,7 +19,7 @@ from router.cache.semantic import EmbeddingModel, Found, Guard, SemanticCache
 from router.config.cache import ErrorBudget as ErrorBudgetSection
 from router.config.cache import SemanticCache as SemanticCacheSection
 from router.telemetry import Telemetry
-from tests.cache.memory_records import MemoryRecords
+from tests.cache.plain import PlainRecords
 
 WIDTH = 32
 MODEL = EmbeddingModel("model@1", WIDTH, 0.9)
@@ -77,7 +77,7 @@ def add(cache: SemanticCache, partition: bytes, text: str, vector: Vector | None
 
 @asynccontextmanager
 async def serving(
-    records: MemoryRecords | None = None,
+    records: PlainRecords | None = None,
     guard: Guard | None = None,
     config: SemanticCacheSection = CONFIG,
     telemetry: Telemetry | None = None,
@@ -87,7 +87,7 @@ async def serving(
     cache = SemanticCache(
         config,
         guard or Permissive(),
-        records or MemoryRecords(),
+        records or PlainRecords(),
         telemetry or Telemetry(),
         model,
         clock=clock,
@@ -175,14 +175,14 @@ async def test_a_flush_forgets_what_it_selects() -> None:
 
 async def test_entries_survive_a_restart_and_what_was_flushed_does_not() -> None:
     disk: dict[bytes, Record] = {}
-    records = MemoryRecords(disk)
+    records = PlainRecords(disk)
     async with serving(records) as cache:
         key = add(cache, ONE, "kept", tenant="a")
         add(cache, ONE, "flushed", tenant="b")
         add(cache, ONE, "short", expires_at=1_001.0)
     await records.flush(Selector(tenant="b"))
 
-    async with serving(MemoryRecords(disk), clock=lambda: 2_000.0) as cache:
+    async with serving(PlainRecords(disk), clock=lambda: 2_000.0) as cache:
         await cache.learn()
 
         assert cache.statistics().entries == 1
@@ -194,11 +194,11 @@ async def test_entries_survive_a_restart_and_what_was_flushed_does_not() -> None
 
 async def test_a_start_learns_the_newest_and_then_the_oldest_go_first() -> None:
     disk: dict[bytes, Record] = {}
-    async with serving(MemoryRecords(disk)) as cache:
+    async with serving(PlainRecords(disk)) as cache:
         for number in range(50):
             add(cache, ONE, f"question {number}")
 
-    async with serving(MemoryRecords(disk), config=SemanticCacheSection(enabled=True, most_entries=30)) as cache:
+    async with serving(PlainRecords(disk), config=SemanticCacheSection(enabled=True, most_entries=30)) as cache:
         await cache.learn()
         add(cache, ONE, "new")
         await cache.settle()
@@ -213,12 +213,12 @@ async def test_a_start_learns_the_newest_and_then_the_oldest_go_first() -> None:
 
 async def test_a_start_without_room_for_all_learns_the_newest_of_each_partition() -> None:
     disk: dict[bytes, Record] = {}
-    async with serving(MemoryRecords(disk)) as cache:
+    async with serving(PlainRecords(disk)) as cache:
         for number in range(20):
             add(cache, ONE, f"question {number}")
             add(cache, TWO, f"question {number}")
 
-    async with serving(MemoryRecords(disk), config=SemanticCacheSection(enabled=True, most_entries=30)) as cache:
+    async with serving(PlainRecords(disk), config=SemanticCacheSection(enabled=True, most_entries=30)) as cache:
         await cache.learn()
 
         for partition in (ONE, TWO):
@@ -228,8 +228,8 @@ async def test_a_start_without_room_for_all_learns_the_newest_of_each_partition(
 
 
 async def test_entries_reach_replicas() -> None:
-    replicas: list[MemoryRecords] = []
-    async with serving(MemoryRecords(replicas=replicas)) as first, serving(MemoryRecords(replicas=replicas)) as second:
+    replicas: list[PlainRecords] = []
+    async with serving(PlainRecords(replicas=replicas)) as first, serving(PlainRecords(replicas=replicas)) as second:
         add(first, ONE, "shared")
         await second.settle()
 
@@ -239,17 +239,17 @@ async def test_entries_reach_replicas() -> None:
 
 async def test_records_of_another_embedding_model_and_damaged_ones_are_ignored() -> None:
     disk: dict[bytes, Record] = {}
-    async with serving(MemoryRecords(disk)) as cache:
+    async with serving(PlainRecords(disk)) as cache:
         add(cache, ONE, "old")
     (good,) = disk.values()
     for number, value in enumerate((b"", b"\xc1", good.value[:-9], good.value[::-1])):
         key = bytes([number]) * 32
         disk[key] = Record(key, Kind.SEMANTIC, value, "t", "m", 0.0, FOREVER)
 
-    async with serving(MemoryRecords(disk), model=EmbeddingModel("model@2", WIDTH, 0.9)) as cache:
+    async with serving(PlainRecords(disk), model=EmbeddingModel("model@2", WIDTH, 0.9)) as cache:
         await cache.learn()
         assert cache.statistics().entries == 0
-    async with serving(MemoryRecords(disk)) as cache:
+    async with serving(PlainRecords(disk)) as cache:
         await cache.learn()
         assert cache.statistics().entries == 1
 
@@ -385,7 +385,7 @@ async def test_with_an_embedder_made_bad_the_partition_shuts_within_200_hits_and
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     telemetry, disk = Telemetry(), dict[bytes, Record]()
-    async with serving(MemoryRecords(disk), telemetry=telemetry) as cache:
+    async with serving(PlainRecords(disk), telemetry=telemetry) as cache:
         sums = Sums(cache, telemetry, embed_badly)
 
         async def ask() -> None:
@@ -406,7 +406,7 @@ async def test_with_an_embedder_made_bad_the_partition_shuts_within_200_hits_and
     assert 'hybrid_semantic_states{state="shut"} 1.0' in metrics
     assert 'hybrid_semantic_lookups_total{outcome="shut"}' in metrics
 
-    async with serving(MemoryRecords(disk)) as cache:
+    async with serving(PlainRecords(disk)) as cache:
         await cache.learn()
         assert cache.gate(ONE) == gate, "shut also after a restart"
         assert cache.gate(TWO).state is BudgetState.OPEN

@@ -1,5 +1,6 @@
 """What every cache tier promises, the same tests for each."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,7 +18,7 @@ from router.config import cache as config
 from tests.cache.redis_server import RedisServer, running_redis
 from tests.cache.tier_records import make_key, make_record
 
-Open = Callable[[], contextlib.AbstractAsyncContextManager[CacheTier]]
+Open = Callable[[Flushes], contextlib.AbstractAsyncContextManager[CacheTier]]
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +29,21 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture(params=list(TierName))
 def open_tier(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
-    """Opens the tier, each time with an empty memory of flushes, as a starting process would."""
+    """Opens the tier, as a process would that knows of these flushes."""
     name: TierName = request.param
     server: RedisServer | None = request.getfixturevalue("redis") if name is TierName.SHARED else None
     prefix = f"t{abs(hash(request.node.name)) % 10**9}:"
 
     @contextlib.asynccontextmanager
-    async def opened() -> AsyncIterator[CacheTier]:
+    async def opened(flushes: Flushes) -> AsyncIterator[CacheTier]:
         tier: CacheTier
         if name is TierName.MEMORY:
-            tier = MemoryTier(4_194_304, Flushes())
+            tier = MemoryTier(4_194_304, flushes)
         elif name is TierName.DISK:
-            tier = DiskTier(config.DiskTier(folder=tmp_path / "cache", most_bytes=8_388_608), Flushes())
+            tier = DiskTier(config.DiskTier(folder=tmp_path / "cache", most_bytes=8_388_608), flushes)
         else:
             assert server is not None
-            tier = SharedTier(config.SharedTier(url=server.url, prefix=prefix), Flushes())
+            tier = SharedTier(config.SharedTier(url=server.url, prefix=prefix), flushes)
         async with tier:
             yield tier
 
@@ -51,7 +52,7 @@ def open_tier(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
 
 @pytest.fixture
 async def tier(open_tier: Open) -> AsyncIterator[CacheTier]:
-    async with open_tier() as tier:
+    async with open_tier(Flushes()) as tier:
         yield tier
 
 
@@ -82,7 +83,7 @@ async def test_the_newest_of_a_key_counts(tier: CacheTier) -> None:
 
 async def test_expired_records_are_misses(tier: CacheTier) -> None:
     await tier.write([make_record("a", ttl_s=0.05), make_record("gone", stored_at=time.time() - 10, ttl_s=5)])
-    time.sleep(0.06)
+    await asyncio.sleep(0.06)
 
     assert await tier.read(make_key("a")) is None
     assert await tier.read(make_key("gone")) is None
@@ -127,6 +128,17 @@ async def test_what_was_on_its_way_stays_dead_after_a_flush(tier: CacheTier) -> 
     assert await tier.read(late.key) == fresh
 
 
+async def test_what_a_tier_still_has_of_a_flush_elsewhere_is_dead(open_tier: Open) -> None:
+    """A tier that was away, or a purge that has not come by yet."""
+    dead, alive = make_record("dead", tenant="acme"), make_record("alive", tenant="other")
+    flushes = Flushes()
+    async with open_tier(flushes) as tier:
+        await tier.write([dead, alive])
+        flushes.add(Flush(Selector(tenant="acme"), time.time()))
+
+        assert [await tier.read(record.key) for record in (dead, alive)] == [None, alive]
+
+
 async def test_a_flush_leaves_what_came_after_it(tier: CacheTier) -> None:
     early = Flush(Selector(), time.time())
     await tier.write([record := make_record("a", stored_at=early.at + 0.001)])
@@ -147,12 +159,12 @@ async def test_tenants_do_not_see_each_other(tier: CacheTier) -> None:
 
 async def test_remembers_across_a_restart_what_it_may(open_tier: Open) -> None:
     record, flushed = make_record("a"), make_record("b", tenant="left")
-    async with open_tier() as tier:
+    async with open_tier(Flushes()) as tier:
         await tier.write([record, flushed])
         await tier.flush(Flush(Selector(tenant="left"), time.time()), dry_run=False)
         persistent = tier.name is not TierName.MEMORY
 
-    async with open_tier() as tier:
+    async with open_tier(Flushes()) as tier:
         assert await tier.read(flushed.key) is None
         assert await tier.read(record.key) == (record if persistent else None)
 

@@ -18,7 +18,9 @@ from tests.cache.small_disk import small_disk
 from tests.cache.tier_records import make_key, make_record
 
 _READ_MS = 40.0
-_SLACK_S = 0.15
+_SLACK_S = 0.02
+_MOST_SLACK_S = 0.6
+"""What a busy machine may take on top; a call that hung would take a second or more."""
 _BREAKER_S = 0.2
 _PATIENCE_S = 15.0
 
@@ -55,20 +57,17 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def read_timed(records: TieredRecords, key: bytes) -> Record | None:
-    """A read, which must not stall."""
-    begun = time.perf_counter()
-    record = await records.read(key)
-    assert time.perf_counter() - begun <= _READ_MS / 1e3 + _SLACK_S
-    return record
-
-
 async def use(records: TieredRecords, rounds: int = 30) -> None:
-    """Writes and reads as requests would; memory must go on working whatever the other tiers do."""
+    """Writes and reads as requests would; memory must go on working, and no read stall, whatever the tiers do."""
+    waits: list[float] = []
     for n in range(rounds):
         records.write(record := make_record(("used", time.time(), n), size=2000))
         assert records.peek(record.key) == record
-        assert await read_timed(records, make_key(("missing", time.time(), n))) is None
+        begun = time.perf_counter()
+        assert await records.read(make_key(("missing", time.time(), n))) is None
+        waits.append(time.perf_counter() - begun)
+    assert sorted(waits)[len(waits) // 2] <= _READ_MS / 1e3 + _SLACK_S
+    assert max(waits) <= _READ_MS / 1e3 + _MOST_SLACK_S
 
 
 async def test_reads_through_and_promotes(tmp_path: Path, redis: RedisServer) -> None:
@@ -238,9 +237,14 @@ async def test_a_tier_that_was_away_is_told_of_a_flush_when_it_is_back(redis: Re
                 while of(one, TierName.SHARED).open is False:
                     await one.read(make_key("missing"))
             for n in range(4):  # until the breaker of the writes is open too, which flushes go by
-                one.write(make_record(n))
-            report = await flush_soon(one)
-            assert report is None
+                one.write(make_record(n, tenant="other"))
+            one.write(waiting := make_record("waiting", tenant="acme"))
+            await asyncio.sleep(0.05)  # now they are on their way
+            async with asyncio.TaskGroup() as group:
+                flushing = group.create_task(flush_soon(one))
+                await asyncio.sleep(0.05)
+                assert await one.read(waiting.key) is None  # though the backlog still has it
+            assert flushing.result() is None
         finally:
             redis.go_on()
         async with make_records(url=redis.url) as two:

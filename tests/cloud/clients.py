@@ -87,6 +87,7 @@ class ChatClient(_Client):
         stream: bool = True,
         priority: int = 0,
         timeout_us: int | None = None,
+        request_id: str | None = None,
         hang_up: bool = False,
     ) -> AsyncGenerator[Response, None]:
         """Responses as they come. Who leaves early tells the model so, or with `hang_up` cancels the call."""
@@ -96,7 +97,7 @@ class ChatClient(_Client):
         request = {
             "model_name": "chat",
             "inputs": [_input(name, value) for name, value in given.items()],
-            "request_id": uuid4().hex,
+            "request_id": request_id or uuid4().hex,
             "timeout": timeout_us,
             "parameters": {CHAT_PRIORITY: priority} if priority else None,
         }
@@ -111,6 +112,11 @@ class ChatClient(_Client):
             call.over.set()
             if hang_up:
                 reading.cancel()
+
+    async def end(self, *request_ids: str) -> None:
+        """Have requests ended, in one message on a stream of its own."""
+        async for _ in self.triton.stream_infer(_once(_ending(",".join(request_ids)))):
+            pass
 
 
 class _Call:
@@ -140,11 +146,19 @@ class _Call:
         yield self._request
         await self.over.wait()
         if not self._complete:
-            yield {
-                "model_name": "chat",
-                "inputs": [_input("text_input", "")],
-                "parameters": {CHAT_CANCEL: self._request["request_id"]},
-            }
+            yield _ending(self._request["request_id"])
+
+
+def _ending(request_ids: str) -> dict[str, Any]:
+    return {
+        "model_name": "chat",
+        "inputs": [_input("text_input", "")],
+        "parameters": {CHAT_CANCEL: request_ids},
+    }
+
+
+async def _once(request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    yield request
 
 
 def _is_final(result: InferResult) -> bool:

@@ -17,11 +17,12 @@ ENDLESS = {"temperature": 0, "max_tokens": 16_000}
 
 @pytest.fixture(autouse=True)
 async def all_is_quiet(metrics: Metrics) -> AsyncIterator[None]:
-    """Each test starts with free slots, and must leave them free at once."""
-    await metrics.wait_for(0, "hybrid_chat_sequences", state="active")
+    """Each test starts with free slots, must leave them free at once, and starts nothing that is late."""
+    await metrics.wait_for(0, "hybrid_chat_generations_now", state="active")
     yield
-    await metrics.wait_for(0, "hybrid_chat_sequences", state="active")
-    await metrics.wait_for(0, "hybrid_chat_sequences", state="waiting")
+    await metrics.wait_for(0, "hybrid_chat_generations_now", state="active")
+    await metrics.wait_for(0, "hybrid_chat_generations_now", state="waiting")
+    assert await outcomes(metrics, "started_late") == 0
 
 
 @asynccontextmanager
@@ -35,7 +36,14 @@ async def busy(chat: ChatClient, count: int = SLOTS) -> AsyncIterator[list[Async
 
 
 async def outcomes(metrics: Metrics, outcome: str) -> float:
-    return await metrics.read("hybrid_chat_sequences_total", outcome=outcome)
+    return await metrics.read("hybrid_chat_generations_total", outcome=outcome)
+
+
+async def exhaust_until_cancelled(chat: ChatClient, request_id: str) -> ErrorCode | None:
+    """The code of the error that ends a stream."""
+    with pytest.raises(AnswerError) as ended:
+        await exhaust(chat.stream(sampling=ENDLESS, request_id=request_id))
+    return ended.value.code
 
 
 async def exhaust(responses: AsyncIterator[Response]) -> None:
@@ -47,10 +55,10 @@ async def test_a_stream_that_is_left_frees_its_slot(chat: ChatClient, metrics: M
     before = await outcomes(metrics, "cancelled")
 
     async with busy(chat, 1):
-        await metrics.wait_for(1, "hybrid_chat_sequences", state="active")
+        await metrics.wait_for(1, "hybrid_chat_generations_now", state="active")
 
-    await metrics.wait_for(before + 1, "hybrid_chat_sequences_total", outcome="cancelled")
-    await metrics.wait_for(0, "hybrid_chat_sequences", state="active")
+    await metrics.wait_for(before + 1, "hybrid_chat_generations_total", outcome="cancelled")
+    await metrics.wait_for(0, "hybrid_chat_generations_now", state="active")
 
 
 async def test_a_call_that_is_cancelled_frees_its_slot(chat: ChatClient, metrics: Metrics) -> None:
@@ -60,7 +68,7 @@ async def test_a_call_that_is_cancelled_frees_its_slot(chat: ChatClient, metrics
     async with aclosing(chat.stream(sampling=ENDLESS, hang_up=True)) as responses:
         await anext(responses)
 
-    await metrics.wait_for(before + 1, "hybrid_chat_sequences_total", outcome="cancelled")
+    await metrics.wait_for(before + 1, "hybrid_chat_generations_total", outcome="cancelled")
 
 
 async def test_leaving_and_refusing_at_full_speed_leave_the_server_up(chat: ChatClient) -> None:
@@ -84,10 +92,10 @@ async def test_a_whole_answer_that_is_left_frees_its_slots(chat: ChatClient, met
 
     async with asyncio.TaskGroup() as group:
         asking = group.create_task(chat.ask(sampling={**ENDLESS, "n": 2}))
-        await metrics.wait_for(2, "hybrid_chat_sequences", state="active")
+        await metrics.wait_for(2, "hybrid_chat_generations_now", state="active")
         asking.cancel()
 
-    await metrics.wait_for(before + 2, "hybrid_chat_sequences_total", outcome="cancelled")
+    await metrics.wait_for(before + 2, "hybrid_chat_generations_total", outcome="cancelled")
 
 
 async def test_a_request_that_is_left_while_it_waits_never_starts(chat: ChatClient, metrics: Metrics) -> None:
@@ -95,17 +103,35 @@ async def test_a_request_that_is_left_while_it_waits_never_starts(chat: ChatClie
 
     async with busy(chat), asyncio.TaskGroup() as group:
         asking = group.create_task(chat.ask(sampling=ENDLESS))
-        await metrics.wait_for(1, "hybrid_chat_sequences", state="waiting")
+        await metrics.wait_for(1, "hybrid_chat_generations_now", state="waiting")
         asking.cancel()
-        await metrics.wait_for(cancelled + 1, "hybrid_chat_sequences_total", outcome="cancelled")
+        await metrics.wait_for(cancelled + 1, "hybrid_chat_generations_total", outcome="cancelled")
 
+    assert await outcomes(metrics, "started") == started + SLOTS
+
+
+async def test_one_message_ends_many_requests(chat: ChatClient, metrics: Metrics) -> None:
+    """Those that run, those that wait, and one that has not come yet."""
+    started, cancelled = [await outcomes(metrics, each) for each in ("started", "cancelled")]
+    ids = [f"leaving {number}" for number in range(SLOTS + BACKLOG)]
+
+    async with asyncio.TaskGroup() as group:
+        asking = [group.create_task(exhaust_until_cancelled(chat, request_id)) for request_id in ids]
+        await metrics.wait_for(SLOTS, "hybrid_chat_generations_now", state="active")
+        await metrics.wait_for(BACKLOG, "hybrid_chat_generations_now", state="waiting")
+        await chat.end(*ids, "not here yet")
+    codes = [task.result() for task in asking]
+    codes.append(await exhaust_until_cancelled(chat, "not here yet"))
+
+    assert codes == [ErrorCode.CANCELLED] * (SLOTS + BACKLOG + 1)
+    await metrics.wait_for(cancelled + SLOTS + BACKLOG + 1, "hybrid_chat_generations_total", outcome="cancelled")
     assert await outcomes(metrics, "started") == started + SLOTS
 
 
 async def test_a_full_backlog_refuses_at_once(chat: ChatClient, metrics: Metrics) -> None:
     async with busy(chat), asyncio.TaskGroup() as group:
         waiting = [group.create_task(chat.ask(sampling=ENDLESS)) for _ in range(BACKLOG)]
-        await metrics.wait_for(BACKLOG, "hybrid_chat_sequences", state="waiting")
+        await metrics.wait_for(BACKLOG, "hybrid_chat_generations_now", state="waiting")
 
         with pytest.raises(AnswerError) as refused:
             await chat.ask(sampling=ENDLESS)
@@ -122,18 +148,19 @@ async def test_choices_that_do_not_all_fit_are_refused_together(chat: ChatClient
         await chat.ask(sampling={**ENDLESS, "n": SLOTS + BACKLOG + 1})
 
     assert refused.value.code is ErrorCode.RESOURCE_EXHAUSTED
-    await metrics.wait_for(cancelled + SLOTS + BACKLOG, "hybrid_chat_sequences_total", outcome="cancelled")
+    await metrics.wait_for(cancelled + SLOTS + BACKLOG, "hybrid_chat_generations_total", outcome="cancelled")
 
 
 async def test_the_timeout_of_a_waiting_request_passes(chat: ChatClient, metrics: Metrics) -> None:
-    started = await outcomes(metrics, "started")
+    started, before = [await outcomes(metrics, each) for each in ("started", "expired")]
 
     async with busy(chat):
         with pytest.raises(AnswerError) as expired:
             await anext(chat.stream(sampling=ENDLESS, timeout_us=100_000))
 
     assert expired.value.code is ErrorCode.DEADLINE_EXCEEDED
-    await metrics.wait_for(started + SLOTS, "hybrid_chat_sequences_total", outcome="started")
+    await metrics.wait_for(before + 1, "hybrid_chat_generations_total", outcome="expired")
+    assert await outcomes(metrics, "started") == started + SLOTS
 
 
 async def test_the_timeout_of_a_running_request_passes(chat: ChatClient) -> None:
@@ -146,18 +173,29 @@ async def test_the_timeout_of_a_running_request_passes(chat: ChatClient) -> None
     assert expired.value.code is ErrorCode.DEADLINE_EXCEEDED
 
 
-async def test_the_urgent_overtake_those_who_wait(chat: ChatClient, metrics: Metrics) -> None:
-    order: list[int] = []
+HOUR_US = 3_600_000_000
 
-    async def ask(priority: int) -> None:
-        async with aclosing(chat.stream(sampling={**ENDLESS, "max_tokens": 3}, priority=priority)) as responses:
+
+@pytest.mark.parametrize(
+    ("first", "overtakes"),
+    [((3, HOUR_US), (1, None)), ((2, None), (2, HOUR_US)), ((2, 2 * HOUR_US), (0, HOUR_US))],
+    ids=["an urgent one", "a hurried one", "one more hurried, of no priority, which means the middle"],
+)
+async def test_one_overtakes_those_who_wait(
+    chat: ChatClient, metrics: Metrics, first: tuple[int, int | None], overtakes: tuple[int, int | None]
+) -> None:
+    order: list[tuple[int, int | None]] = []
+
+    async def ask(priority: int, timeout_us: int | None) -> None:
+        sampling = {**ENDLESS, "max_tokens": 3}
+        async with aclosing(chat.stream(sampling=sampling, priority=priority, timeout_us=timeout_us)) as responses:
             await anext(responses)
-            order.append(priority)
+            order.append((priority, timeout_us))
 
-    async with asyncio.TaskGroup() as group, busy(chat):
-        group.create_task(ask(3))
-        await metrics.wait_for(1, "hybrid_chat_sequences", state="waiting")
-        group.create_task(ask(1))
-        await metrics.wait_for(2, "hybrid_chat_sequences", state="waiting")
+    async with asyncio.TaskGroup() as group, busy(chat, 1), busy(chat, SLOTS - 1):
+        group.create_task(ask(*first))
+        await metrics.wait_for(1, "hybrid_chat_generations_now", state="waiting")
+        group.create_task(ask(*overtakes))
+        await metrics.wait_for(2, "hybrid_chat_generations_now", state="waiting")
 
-    assert order == [1, 3]
+    assert order == [overtakes, first]

@@ -18,6 +18,8 @@ from cloud.wire import (
     EmbedInput,
     EmbedOutput,
 )
+from router.backends.triton_tensors import say_chat
+from router.query import Parameters
 
 
 class Tensor(msgspec.Struct, frozen=True):
@@ -79,6 +81,13 @@ def test_stock_variant_leaves_the_tensors_to_the_backend(stock: Contract) -> Non
 def test_wire_names_every_tensor_of_chat(stock: Contract) -> None:
     assert [tensor.name for tensor in stock.input] == list(ChatInput)
     assert [tensor.name for tensor in stock.output] == list(ChatOutput)
+
+
+def test_the_stock_backend_does_not_read_the_parameters_that_are_ours() -> None:
+    """It takes a request's parameters for sampling parameters, unless the tensor of that name is there."""
+    inputs = say_chat("Hi", Parameters(), temperature=0.0, stream=True)
+
+    assert ChatInput.SAMPLING_PARAMETERS in {each.name() for each in inputs}
 
 
 def test_wire_agrees_with_the_embed_model() -> None:

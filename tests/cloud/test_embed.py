@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from cloud.wire import EMBEDDING_WIDTH
+from cloud.wire import EMBEDDING_WIDTH, TIMEOUT_TEXT
 from tests.cloud.clients import EmbedClient, Metrics
 
 
@@ -67,6 +67,22 @@ async def test_one_of_text_and_token_ids_is_needed(embed: EmbedClient, inputs: d
         await embed.embed(**inputs)  # type: ignore[arg-type]
 
 
+async def test_the_urgent_overtake_those_who_wait(embed: EmbedClient) -> None:
+    order: list[int] = []
+
+    async def ask(priority: int) -> None:
+        await embed.embed("x" * 64, priority=priority)
+        order.append(priority)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(400):
+            group.create_task(ask(3))
+        for _ in range(8):
+            group.create_task(ask(1))
+
+    assert order.index(1) < 300
+
+
 async def test_the_timeout_of_a_queued_request_passes(embed: EmbedClient) -> None:
     """A microsecond passes while the request waits for its turn; those beside it are served."""
     hurried = [embed.embed("hurry", timeout=1) for _ in range(32)]
@@ -76,5 +92,5 @@ async def test_the_timeout_of_a_queued_request_passes(embed: EmbedClient) -> Non
 
     expired = [str(each.message()) for each in results if isinstance(each, InferenceServerException)]
     assert expired
-    assert all("timeout" in text for text in expired)
+    assert all(TIMEOUT_TEXT in text for text in expired)
     assert all(not isinstance(each, BaseException) for each in results[32:])

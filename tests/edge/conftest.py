@@ -7,7 +7,7 @@ import pytest
 
 from edge.engine.artifact import ArtifactKind, write_manifest
 from edge.engine.decoder import Decoder
-from edge.engine.generation import Generator
+from edge.engine.generator import Generator
 from edge.engine.session import SessionConfig
 from edge.engine.tokens import Tokenizer
 from edge.models.catalog import Precision

@@ -2,7 +2,7 @@
 
 import queue
 
-from edge.engine.generation import Delta, Event, Failure, Finish
+from edge.engine.events import Delta, Event, Failure, Finish
 
 _LIMIT_S = 20.0
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from edge.engine.batching import MicroBatcher
 from edge.engine.encoder import Encoder
-from edge.engine.errors import ContextError, ModelError, OverloadedError, StoppedError
+from edge.engine.errors import ContextError, ExpiredError, ModelError, OverloadedError, StoppedError
 from tests.edge.conftest import SESSION
 from tests.edge.embedding import LONGEST, WIDTH, write_embedding_artifact
 
@@ -70,7 +71,7 @@ def test_items_gather_while_a_batch_is_worked_on() -> None:
         results = [future.result(10) for future in futures if not future.cancelled()]
 
     assert results == [0, 2, 6, 8, 10, 12]
-    assert batches == [[0], [1, 3, 4], [5, 6]]
+    assert batches == [[0], [1, 3, 4, 5], [6]]  # 2 left, and takes nobody's place
 
 
 def test_the_first_item_waits_for_company_but_not_for_long() -> None:
@@ -84,6 +85,59 @@ def test_the_first_item_waits_for_company_but_not_for_long() -> None:
     assert (sizes, alone) == ([3, 3, 3], 1)
     assert quick < 0.15
     assert time.monotonic() - started >= 0.2
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Holds a batch up; opened at the end, so that a failed test does not hang."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+def test_the_urgent_then_the_hurried_go_first_and_the_late_never(gate: threading.Event) -> None:
+    batches: list[str] = []
+
+    def work(items: list[str]) -> list[str]:
+        batches.extend(items)
+        assert gate.wait(10)
+        return items
+
+    with MicroBatcher[str, str](work, most=1, wait_s=0, waiting=10) as batcher:
+        [running] = batcher.submit(["running"])
+        while not batches:
+            time.sleep(0.001)
+        now = time.monotonic()
+        batcher.submit(["batch"], priority=2, deadline=now + 10)
+        batcher.submit(["calm"], priority=1)
+        batcher.submit(["hurried"], priority=1, deadline=now + 60)
+        [late] = batcher.submit(["late"], priority=0, deadline=now + 0.02)
+        [last] = batcher.submit(["interactive"], priority=0)
+        time.sleep(0.03)
+        gate.set()
+        running.result(10)
+        with pytest.raises(ExpiredError):
+            late.result(10)
+        last.result(10)
+        batcher.submit(["end"], priority=3)[0].result(10)
+
+    assert batches == ["running", "interactive", "hurried", "calm", "batch", "end"]
+
+
+def test_a_cancelled_item_makes_room(gate: threading.Event) -> None:
+    with MicroBatcher[int, bool](lambda items: [gate.wait(10)] * len(items), most=1, wait_s=0, waiting=1) as batcher:
+        begun = batcher.submit([0])[0]
+        while not begun.running():
+            time.sleep(0.001)
+        leaving = batcher.submit([1])[0]
+        with pytest.raises(OverloadedError):
+            batcher.submit([2])
+
+        leaving.cancel()
+        staying = batcher.submit([3])[0]
+
+        gate.set()
+        assert staying.result(10)
 
 
 def test_a_failing_batch_fails_its_items_only() -> None:

@@ -20,7 +20,8 @@ from edge.engine.errors import (
     OverloadedError,
     StoppedError,
 )
-from edge.engine.generation import Delta, Failure, Finish, Generator
+from edge.engine.events import Delta, Event, Failure, Finish
+from edge.engine.generator import Generator
 from edge.engine.sampling import Logits, Sampling
 from edge.engine.session import Provider, SessionConfig
 from edge.engine.tokens import Tokenizer
@@ -177,11 +178,150 @@ def test_too_many_are_refused_before_any_work(make_generator: MakeGenerator) -> 
     generator.submit([65], GREEDY, Receiver())
 
 
+def test_a_batch_job_never_overtakes_however_soon_it_is_due(make_generator: MakeGenerator) -> None:
+    """It goes when nobody more urgent waits, also of those that came after it."""
+    generator = make_generator(slots=1)
+    running = generator.submit([65], LONG, first := Receiver())
+    first.next()
+    order: list[str] = []
+    now = time.monotonic()
+
+    def submit(name: str, priority: int, due_s: float | None) -> Receiver:
+        receiver = Receiver()
+
+        def deliver(event: Event) -> None:
+            if isinstance(event, Finish):
+                order.append(name)
+                if name == "standard":  # an urgent one that comes while others wait already
+                    submit("interactive too", 0, None)
+            receiver(event)
+
+        deadline = None if due_s is None else now + due_s
+        generator.submit([66], Sampling(temperature=0, max_tokens=1), deliver, priority=priority, deadline=deadline)
+        return receiver
+
+    last = submit("batch", 2, 60)
+    submit("standard, without deadline", 1, None)
+    submit("standard", 1, 90)
+    submit("interactive", 0, None)
+    running.cancel()
+    last.finish()
+
+    assert order == ["interactive", "standard", "interactive too", "standard, without deadline", "batch"]
+
+
+def test_what_expired_never_starts(make_generator: MakeGenerator) -> None:
+    """Deadlines that have passed, that pass at any moment, and none: nothing gets a slot after its own."""
+    generator = make_generator(slots=2)
+    now = time.monotonic()
+    deadlines = [now] * 10 + [now + index * 0.004 for index in range(40)] + [None] * 10
+    receivers = [Receiver() for _ in deadlines]
+
+    for index, (prompt, deadline) in enumerate(zip(prompts(60), deadlines, strict=True)):
+        sampling = Sampling(temperature=0, max_tokens=30)
+        generator.submit(prompt, sampling, receivers[index], priority=index % 3, deadline=deadline)
+    events = [receiver.end() for receiver in receivers]
+
+    statistics = generator.statistics()
+    expired = [event for event in events if isinstance(event, Failure)]
+    assert all(isinstance(event.error, ExpiredError) for event in expired)
+    assert not any(receiver.deltas for receiver in receivers[:10])
+    assert statistics.started <= 50
+    assert (statistics.expired, statistics.finished) == (len(expired), 60 - len(expired))
+    assert len(expired) >= 10
+    assert statistics.finished >= 10
+    assert statistics.started_late == 0
+
+
+def test_whatever_becomes_of_a_sequence_is_counted_once(make_generator: MakeGenerator) -> None:
+    """Deadlines, cancellations from other threads and ends of answers meet at any moment."""
+    generator = make_generator(slots=3, waiting=1000)
+    random = np.random.default_rng(5)
+    crowd = [prompt[:20] for prompt in prompts(300)]
+
+    def live(mine: list[list[int]], lifetimes: list[float], urgency: list[int]) -> None:
+        for prompt, lifetime_s, priority in zip(mine, lifetimes, urgency, strict=True):
+            sampling = Sampling(temperature=0, max_tokens=12)
+            deadline = time.monotonic() + lifetime_s if priority else None
+            generation = generator.submit(prompt, sampling, Receiver(), priority=priority, deadline=deadline)
+            if lifetime_s < 0.1:
+                threading.Timer(lifetime_s, generation.cancel).start()
+
+    threads = [
+        threading.Thread(
+            target=live,
+            args=(crowd[i::3], random.uniform(0, 0.3, 100).tolist(), random.integers(0, 3, 100).tolist()),
+        )
+        for i in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    while (now := generator.statistics()).active or now.waiting:
+        time.sleep(0.001)
+
+    assert now.finished + now.cancelled + now.expired == 300
+    assert min(now.finished, now.cancelled, now.expired) > 0
+    assert now.finished <= now.started < 300
+    assert now.started_late == now.failed == 0
+
+
+def test_a_passed_deadline_leaves_no_further_step(make_generator: MakeGenerator) -> None:
+    """Besides the one that runs at that moment."""
+    generator = make_generator(slots=1)
+    deadline = time.monotonic() + 0.3
+    after: list[Event] = []
+    done = threading.Event()
+
+    def deliver(event: Event) -> None:
+        if time.monotonic() > deadline:
+            after.append(event)
+        if isinstance(event, Failure):
+            done.set()
+
+    generator.submit([65], LONG, deliver, deadline=deadline)
+
+    assert done.wait(10)
+    assert len(after) <= 2
+    assert isinstance(after[-1], Failure)
+    assert generator.statistics().active == 0
+
+
+def test_who_cancels_at_a_token_gets_no_further_one(make_generator: MakeGenerator) -> None:
+    generator = make_generator(slots=1)
+    deltas: list[Event] = []
+
+    def deliver(event: Event) -> None:
+        deltas.append(event)
+        if len(deltas) == 5:
+            generation.cancel()
+
+    generation = generator.prepare([65], LONG)
+    generator.begin(generation, deliver)
+    while generator.statistics().cancelled == 0:
+        time.sleep(0.001)
+
+    assert len(deltas) == generator.statistics().completion_tokens == 5
+
+
+def test_who_left_before_the_work_began_never_starts(make_generator: MakeGenerator) -> None:
+    generator = make_generator()
+    generation = generator.prepare([65], LONG)
+
+    generation.cancel()
+    generator.begin(generation, Receiver())
+
+    statistics = generator.statistics()
+    assert (statistics.cancelled, statistics.waiting, statistics.started) == (1, 0, 0)
+
+
 @pytest.mark.parametrize("running", [True, False])
 def test_a_passed_deadline_ends_the_work(make_generator: MakeGenerator, running: bool) -> None:
     generator = make_generator(slots=1)
     if not running:
-        generator.submit([65], LONG, Receiver())
+        generator.submit([65], LONG, first := Receiver())
+        first.next()
     late, started = Receiver(), time.monotonic()
     generator.submit([65], LONG, late, deadline=started + 0.3)
 
@@ -192,6 +332,7 @@ def test_a_passed_deadline_ends_the_work(make_generator: MakeGenerator, running:
     assert time.monotonic() - started < 1
     assert generator.statistics().expired == 1
     assert bool(late.deltas) == running
+    assert generator.statistics().started == 1
 
 
 def test_what_does_not_fit_is_refused_before_any_work(make_generator: MakeGenerator) -> None:

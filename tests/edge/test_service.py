@@ -269,6 +269,24 @@ async def test_a_passed_deadline_is_a_504(client: httpx.AsyncClient) -> None:
     assert response.json()["error"]["code"] == "deadline_exceeded"
 
 
+async def test_what_expires_while_it_waits_never_starts(own_client: httpx.AsyncClient) -> None:
+    def total(outcome: str) -> str:
+        return f'hybrid_chat_generations_total{{model="tiny",outcome="{outcome}"}}'
+
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(own_client.post(URL, json=LONG)) for _ in range(2)]
+        await wait_metric(own_client, 'hybrid_chat_generations_now{model="tiny",state="active"}', 2)
+        late = await own_client.post(URL, json=LONG, headers={"x-deadline-ms": "60", "x-priority": "interactive"})
+        counts = {
+            outcome: await metric(own_client, total(outcome)) for outcome in ("started", "started_late", "expired")
+        }
+        for task in running:
+            task.cancel()
+
+    assert late.status_code == 504
+    assert counts == {"started": 2, "started_late": 0, "expired": 1}
+
+
 async def test_a_failure_after_the_first_byte_is_an_error_event(client: httpx.AsyncClient) -> None:
     response = await client.post(URL, json={**LONG, "stream": True}, headers={"x-deadline-ms": "400"})
 
@@ -281,24 +299,24 @@ async def test_a_failure_after_the_first_byte_is_an_error_event(client: httpx.As
 async def test_a_hang_up_frees_the_slot_of_a_stream(own_client: httpx.AsyncClient) -> None:
     async with own_client.stream("POST", URL, json={**LONG, "stream": True}) as response:
         await anext(response.aiter_bytes())
-        assert await metric(own_client, 'edge_generations{state="active"}') == 1
+        assert await metric(own_client, 'hybrid_chat_generations_now{model="tiny",state="active"}') == 1
 
-    await wait_metric(own_client, 'edge_generations_ended_total{how="cancelled"}', 1)
-    assert await metric(own_client, 'edge_generations{state="active"}') == 0
-    assert await metric(own_client, 'edge_tokens_total{kind="completion"}') < 4000
+    await wait_metric(own_client, 'hybrid_chat_generations_total{model="tiny",outcome="cancelled"}', 1)
+    assert await metric(own_client, 'hybrid_chat_generations_now{model="tiny",state="active"}') == 0
+    assert await metric(own_client, 'hybrid_chat_tokens_total{kind="completion",model="tiny"}') < 4000
 
 
 async def test_a_hang_up_frees_the_slot_of_a_plain_request(own_client: httpx.AsyncClient) -> None:
     body = json.dumps({**LONG, "n": 5}).encode()
     reader, writer = await asyncio.open_connection(own_client.base_url.host, own_client.base_url.port)
     writer.write(b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (URL.encode(), len(body)) + body)
-    await wait_metric(own_client, 'edge_generations{state="active"}', 2)
+    await wait_metric(own_client, 'hybrid_chat_generations_now{model="tiny",state="active"}', 2)
 
     writer.close()
 
     # two that ran, three that waited
-    await wait_metric(own_client, 'edge_generations_ended_total{how="cancelled"}', 5)
-    assert await metric(own_client, 'edge_generations{state="active"}') == 0
+    await wait_metric(own_client, 'hybrid_chat_generations_total{model="tiny",outcome="cancelled"}', 5)
+    assert await metric(own_client, 'hybrid_chat_generations_now{model="tiny",state="active"}') == 0
     assert await metric(own_client, 'edge_requests_total{status="499",url="/v1/chat/completions"}') == 1
     reader.feed_eof()
 

@@ -24,7 +24,8 @@ from safetensors.numpy import load_file, save_file
 
 from edge.engine.artifact import Artifact, ArtifactKind, FileDigest, digest_file
 from edge.engine.decoder import Decoder
-from edge.engine.generation import Delta, Event, Finish, Generator
+from edge.engine.events import Delta, Event, Finish
+from edge.engine.generator import Generator
 from edge.engine.sampling import Sampling
 from edge.engine.session import SessionConfig
 from edge.engine.template import ChatTemplate

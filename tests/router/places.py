@@ -1,7 +1,7 @@
 """Places that answer as they are told to, and a pipeline over two of them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
@@ -64,6 +64,8 @@ class Place:
     asked: list[Query] = field(default_factory=list)
     version: str = ""
     obeys_deadlines: bool = False
+    says: Callable[[Query], Sequence[str]] | None = None
+    ends: bool = True
 
     async def stream(self, query: Query) -> AsyncGenerator[Delta, None]:
         self.asked.append(query)
@@ -71,14 +73,15 @@ class Place:
             raise RefusedError("logprobs: what is that?", param="logprobs")
         self.running += 1
         try:
-            for index, text in enumerate([*self.pieces, ""]):
+            for index, text in enumerate([*self._said(query), ""]):
                 await self._pause(index, query)
                 if index == self.fails_at:
                     raise self.failure("broken")
                 if text:
                     yield Delta(0, text, self._logprobs(query, text))
-            yield Delta(0, finish=Finish.STOP)
-            yield Delta(0, usage=self._usage())
+            if self.ends:
+                yield Delta(0, finish=Finish.STOP)
+                yield Delta(0, usage=self._usage())
         finally:
             try:
                 await asyncio.sleep(0)  # a place says goodbye, and may be cut short in it
@@ -88,7 +91,8 @@ class Place:
     async def complete(self, query: Query) -> Completion:
         pieces = [piece async for piece in self.stream(query)]
         logprobs = tuple(place for piece in pieces for place in piece.logprobs)
-        return Completion([Choice("".join(self.pieces), Finish.STOP, logprobs)] * query.parameters.n, self._usage())
+        text = "".join(self._said(query))
+        return Completion([Choice(text, Finish.STOP, logprobs)] * query.parameters.n, self._usage())
 
     async def embed(self, query: EmbeddingQuery) -> Embeddings:
         raise BackendError("no embeddings here")
@@ -115,6 +119,9 @@ class Place:
                 await asyncio.sleep(self.delays_s[index] if index < len(self.delays_s) else 0)
         except TimeoutError:
             raise DeadlineError("too late") from None
+
+    def _said(self, query: Query) -> Sequence[str]:
+        return self.pieces if self.says is None else self.says(query)
 
     def _usage(self) -> Usage:
         return Usage(3, len(self.pieces))

@@ -1,5 +1,7 @@
 """What Triton's errors become; the server itself answers in `tests/site` and `tests/cloud`."""
 
+import time
+
 import grpc
 import pytest
 from tritonclient.utils import InferenceServerException
@@ -26,7 +28,6 @@ def status(code: grpc.StatusCode, message: str, *, from_peer: bool) -> Inference
         (InferenceServerException("the stock backend says anything"), BackendError),
         (status(grpc.StatusCode.UNAVAILABLE, "", from_peer=False), UnavailableError),
         (status(grpc.StatusCode.UNAVAILABLE, QUEUE_FULL_TEXT, from_peer=True), OverloadedError),
-        (status(grpc.StatusCode.UNAVAILABLE, TIMEOUT_TEXT, from_peer=True), DeadlineError),
         (status(grpc.StatusCode.UNAVAILABLE, "embed is stopping", from_peer=True), BackendError),
         (status(grpc.StatusCode.DEADLINE_EXCEEDED, "", from_peer=False), DeadlineError),
         (status(grpc.StatusCode.NOT_FOUND, "no such model", from_peer=True), BackendError),
@@ -40,3 +41,15 @@ def test_each_foreign_error_becomes_one_of_ours(foreign: Exception, ours: type[R
 
     assert type(caught.value) is ours
     assert str(caught.value).startswith("h100 ")
+
+
+@pytest.mark.parametrize(("left_s", "ours"), [(-0.1, DeadlineError), (60, OverloadedError), (None, OverloadedError)])
+def test_a_wait_that_triton_ends_before_the_deadline_is_an_overload(
+    left_s: float | None, ours: type[RouterError]
+) -> None:
+    deadline = None if left_s is None else time.monotonic() + left_s
+
+    with pytest.raises(RouterError) as caught, triton_errors("h100", deadline):
+        raise status(grpc.StatusCode.UNAVAILABLE, TIMEOUT_TEXT, from_peer=True)
+
+    assert type(caught.value) is ours

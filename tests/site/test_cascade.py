@@ -14,17 +14,19 @@ import httpx
 import pytest
 import yaml
 
+from edge.engine.events import Statistics
 from edge.serving import Drain
 from loadtests.pair.questions import Split, generate
 from loadtests.site import Site
 from router.app import create_app
 from router.config import load_config
 from tests.servers import serving
-from tests.site.test_lifecycle import LONG, read_gauges
+from tests.site.test_lifecycle import LONG
 
 pytestmark = pytest.mark.anyio
 CHAT = "/v1/chat/completions"
 QUESTIONS = [list(question.messages) for question in generate(31_337, 60, Split.TEST)]
+ANEW = {"cache-control": "no-store"}
 ESCALATE = {"x-route-threshold": "0.000001", "x-answer-check": "on"}
 KEEP = {"x-route-threshold": "1", "x-answer-check": "on"}
 LONG_STREAM = {**LONG, "n": 1, "model": "auto", "stream": True}
@@ -54,7 +56,7 @@ async def patient_url(site: Site, tmp_path_factory: pytest.TempPathFactory) -> A
 
 @pytest.fixture
 async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=60, headers=ANEW) as client:
         yield client
 
 
@@ -74,17 +76,17 @@ def read_text(stream: str) -> str:
     return "".join(choice["delta"].get("content") or "" for choice in choices)
 
 
-async def look(site: Site, tier: str) -> dict[str, float]:
-    """The tier's gauges, without stopping the router, whose event loop is this one."""
-    return await anyio.to_thread.run_sync(read_gauges, site, tier)
+async def look(site: Site, tier: str) -> Statistics:
+    """The tier's own counters, without stopping the router, whose event loop is this one."""
+    return await anyio.to_thread.run_sync(site.statistics, tier)
 
 
 async def wait_cancelled(site: Site, tier: str, count: float, limit_s: float = 3.0) -> None:
     """Wait until that many sequences in all were cancelled, and none is active."""
     with anyio.fail_after(limit_s):
-        while (gauges := await look(site, tier))["cancelled"] < count or gauges["active"] > 0:  # noqa: ASYNC110
+        while (now := await look(site, tier)).cancelled < count or now.active > 0:  # noqa: ASYNC110
             await anyio.sleep(0.02)  # another process's metric
-    assert gauges["cancelled"] == count
+    assert now.cancelled == count
 
 
 async def test_every_answer_is_one_models_whole_or_streamed(client: httpx.AsyncClient) -> None:
@@ -118,7 +120,7 @@ async def test_an_escalated_stream_says_so_and_the_edge_stops(site: Site, client
     assert response.headers["x-route-reason"] == "escalated"
     assert (response.headers["x-route-tier"], response.headers["x-route-evidence"]) == ("cloud", "answer")
     assert len(read_text(response.text)) > 400
-    await wait_cancelled(site, "edge", before["cancelled"] + 1)
+    await wait_cancelled(site, "edge", before.cancelled + 1)
 
 
 async def test_the_client_pays_for_the_answer_that_it_got(client: httpx.AsyncClient) -> None:
@@ -163,17 +165,17 @@ async def test_a_hang_up_during_the_hold_stops_edge_and_cloud(
     with socket.create_connection(("127.0.0.1", port or 0), timeout=10) as client:
         client.sendall(head + body)
         with anyio.fail_after(5):
-            while (await look(site, "edge"))["active"] == 0:  # noqa: ASYNC110 - another process's metric
+            while (await look(site, "edge")).active == 0:  # noqa: ASYNC110 - another process's metric
                 await anyio.sleep(0.005)
 
-    await wait_cancelled(site, "edge", before["edge"]["cancelled"] + 1)
-    await wait_cancelled(site, "cloud", before["cloud"]["cancelled"])
+    await wait_cancelled(site, "edge", before["edge"].cancelled + 1)
+    await wait_cancelled(site, "cloud", before["cloud"].cancelled)
 
 
 async def test_a_hang_up_after_an_escalation_stops_the_cloud_too(site: Site, url: str) -> None:
-    before = {tier: (await look(site, tier))["cancelled"] for tier in ("edge", "cloud")}
+    before = {tier: (await look(site, tier)).cancelled for tier in ("edge", "cloud")}
     async with (
-        httpx.AsyncClient(base_url=url, timeout=60) as leaver,
+        httpx.AsyncClient(base_url=url, timeout=60, headers=ANEW) as leaver,
         leaver.stream("POST", CHAT, json=LONG_STREAM, headers=ESCALATE) as response,
     ):
         assert response.headers["x-route-reason"] == "escalated"

@@ -214,6 +214,19 @@ async def test_an_expired_deadline_stops_the_work(backend: Backend) -> None:
     assert time.monotonic() - started < 1
 
 
+async def test_an_expired_deadline_stops_embeddings(backend: Backend) -> None:
+    """And those who come next do not wait for them."""
+    texts = tuple(f"a text of some length, and number {number}, so that they take a while" for number in range(400))
+    started = time.monotonic()
+
+    with pytest.raises(DeadlineError):
+        await backend.embed(EmbeddingQuery(texts, deadline=started + 0.05))
+    failed_s = time.monotonic() - started
+    await backend.embed(EmbeddingQuery(("A cat.",), deadline=time.monotonic() + 1))
+
+    assert failed_s < 0.5
+
+
 async def test_what_the_target_cannot_hold_is_the_callers_mistake(backend: Backend) -> None:
     with pytest.raises(RefusedError):
         await backend.complete(ask("What is 1 plus 1? " * 4000))

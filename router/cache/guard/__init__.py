@@ -1,9 +1,9 @@
 """
 Guards of the semantic cache: whether two questions that an embedding takes for one may share an answer.
 
-An embedding puts questions close that differ in one number, name or `not`. The guard therefore asks for an explanation of
-every word: it must have its like on the other side, and hang on the rest in the same way. What cannot be explained is
-refused: a miss costs one generation, a false hit a wrong answer.
+An embedding puts questions close that differ in one number, name or `not`. The guard therefore asks for an explanation
+of every word: it must have its like on the other side, and hang on the rest in the same way. What cannot be explained
+is refused: a miss costs one generation, a false hit a wrong answer.
 """
 
 from functools import lru_cache
@@ -16,7 +16,7 @@ from router.cache.guard.refusal import Refusal
 __all__ = ["Guard", "Refusal"]
 
 MOST_CHARACTERS = 4096
-"""Of each text; a longer one is refused, as the time to compare grows with the square of the words that changed places."""
+"""Of each text; a longer one is refused: the time to compare grows with the square of the words that moved."""
 REMEMBERED = 256
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Final
 
 from msgspec import Struct
@@ -27,7 +27,7 @@ _UNIT_NAMES: Final = frozenset(UNITS.values())
 _ANY_ASKS: Final = frozenset({"qwhat", "qmake"})
 _WHEN: Final = frozenset({"qwhen", "qtime", "qyear"})
 _TIME_TAKEN: Final = "take"
-_TIMES: Final = frozenset("second minute hour day week month year".split())
+_TIMES: Final = frozenset(["second", "minute", "hour", "day", "week", "month", "year"])
 
 
 class Match(Struct, gc=False):
@@ -56,7 +56,7 @@ class Comparison:
     def _compare_frames(self, asked: Reading, stored: Reading) -> Refusal | None:
         if not _same_asks(asked.asks, stored.asks):
             return Refusal.QUESTION
-        if asked.past != stored.past and (asked.past or asked.present) and (stored.past or stored.present):
+        if asked.past != stored.past and _has_tense(asked) and _has_tense(stored):
             return Refusal.TENSE
         if (asked.future and _is_past(stored)) or (stored.future and _is_past(asked)):
             return Refusal.TENSE
@@ -108,7 +108,11 @@ class Comparison:
         a, b = one.lemma, other.lemma
         if _closed(a) or _closed(b) or self._lexicon.opposite(a, b):
             return False
-        return _spelt(a) == _spelt(b) or (a not in FORMATS and b not in FORMATS and self._lexicon.synonymous(a, b)) or self._lexicon.derived(a, b)
+        return (
+            _spelt(a) == _spelt(b)
+            or (a not in FORMATS and b not in FORMATS and self._lexicon.synonymous(a, b))
+            or self._lexicon.derived(a, b)
+        )
 
     def _explain(self, left: list[Token], over: list[Token]) -> Refusal:
         """What kind of words the unmatched ones are."""
@@ -151,14 +155,26 @@ def _closed(lemma: str) -> bool:
 
 def _spelt(word: str) -> str:
     """British and American spellings as one."""
-    return word.replace("our", "or").replace("ise", "ize").replace("yse", "yze").replace("tre", "ter").replace("ll", "l").replace("ae", "e").replace("oe", "e")
+    return (
+        word.replace("our", "or")
+        .replace("ise", "ize")
+        .replace("yse", "yze")
+        .replace("tre", "ter")
+        .replace("ll", "l")
+        .replace("ae", "e")
+        .replace("oe", "e")
+    )
 
 
 def _content(reading: Reading) -> list[Token]:
-    timed = any(a.lemma == "many" and b.lemma in _TIMES for a, b in zip(reading.tokens, reading.tokens[1:], strict=False))
+    timed = any(a.lemma == "many" and b.lemma in _TIMES for a, b in pairwise(reading.tokens))
     if timed or "qlong" in reading.asks:
         return [token for token in reading.tokens if token.lemma != _TIME_TAKEN]
     return reading.tokens
+
+
+def _has_tense(reading: Reading) -> bool:
+    return reading.past or reading.present or reading.future
 
 
 def _is_past(reading: Reading) -> bool:
@@ -168,7 +184,7 @@ def _is_past(reading: Reading) -> bool:
 def _same_asks(asked: list[str], stored: list[str]) -> bool:
     """What they ask for, in any order; a plain request may be put as a question for a thing."""
     one, other = Counter(asked), Counter(stored)
-    only, missing = set((one - other)) - _ANY_ASKS, set((other - one)) - _ANY_ASKS
+    only, missing = set(one - other) - _ANY_ASKS, set(other - one) - _ANY_ASKS
     if not only and not missing:
         return True
     both = only | missing
@@ -176,19 +192,30 @@ def _same_asks(asked: list[str], stored: list[str]) -> bool:
 
 
 def _same_modals(asked: Reading, stored: Reading) -> bool:
-    """In `how` and its like only what may and what must be have to be told apart; elsewhere all."""
+    """Behind `how` and its like it matters little whether one can; behind another, should and must are alike."""
     one, other = set(asked.modals), set(stored.modals)
+    if any(name != "qmake" for name in asked.asks):
+        one, other = ({"should" if modal in {"must", "need"} else modal for modal in modals} for modals in (one, other))
     if any(name in {"qhow", "qlong", "qoften"} for name in asked.asks):
-        one, other = ({"should" if modal == "must" else modal for modal in modals} for modals in (one, other))
         return one == other or not one or not other
+    if "need" in one ^ other:
+        one, other = (
+            modals - {"need", "should", "must"} | ({"need"} if modals & {"need", "should", "must"} else set())
+            for modals in (one, other)
+        )
     return one == other
 
 
 def _same_counts(asked: list[Token], stored: list[Token], matches: list[Match], lexicon: Lexicon) -> bool:
     """Whether every number counts the same thing on both sides."""
     twins = {id(match.asked): match.stored for match in matches}
-    for here, behind in zip(asked, asked[1:], strict=False):
-        counts = here.lemma.startswith("#") and not _YEAR.fullmatch(here.lemma) and behind.relation == here.relation and lexicon.pos(behind.lemma)[:1] in {"n", ""}
+    for here, behind in pairwise(asked):
+        counts = (
+            here.lemma.startswith("#")
+            and not _YEAR.fullmatch(here.lemma)
+            and behind.relation == here.relation
+            and lexicon.pos(behind.lemma)[:1] in {"n", ""}
+        )
         if not counts or behind.lemma.startswith("#") or id(here) not in twins:
             continue
         there = next(at for at, token in enumerate(stored) if token is twins[id(here)])
@@ -202,11 +229,26 @@ def _same_counts(asked: list[Token], stored: list[Token], matches: list[Match], 
 def _names(modifier: Token, head: Token, lexicon: Lexicon) -> bool:
     """Whether two words may make one name of a thing."""
     counts = modifier.lemma.startswith("#") and not _YEAR.fullmatch(modifier.lemma)
-    return not (counts or modifier.grade or head.passive or lexicon.pos(modifier.lemma)[:1] == "a" or "n" not in lexicon.pos(head.lemma))
+    return not (
+        counts
+        or modifier.grade
+        or head.passive
+        or lexicon.pos(modifier.lemma)[:1] == "a"
+        or "n" not in (lexicon.pos(head.lemma) or "n")
+    )
 
 
 _YEAR: Final = re.compile(r"#[12]\d{3}")
-_ALIKE: Final = ({"in", "with"}, {"in", "to"}, {"for", "of"}, {"for", "to"}, {"on", "about"}, {"for", "to do"}, {"on", "for"})
+_ALIKE: Final = (
+    {"in", "with"},
+    {"in", "to"},
+    {"for", "of"},
+    {"for", "to"},
+    {"on", "about"},
+    {"for", "to do"},
+    {"on", "for"},
+    {"of", "with"},
+)
 """Relations that are put for each other where nothing else differs."""
 
 
@@ -256,22 +298,47 @@ class _Arrangement:
         return any({one, other} == pair for pair in _ALIKE)
 
     def _compounded(self, match: Match, asked: bool) -> bool:
-        """Whether the word it stands before is one that it hangs on, on the other side: a kitchen tap, in the kitchen."""
+        """Whether it stands before a word that it hangs on, on the other side: a kitchen tap, a tap in the kitchen."""
         if asked:
             head = next((one for one in self._matches if one.at == match.at + 1), None)
-            return head is not None and (head.there < match.there or match.there == 0) and _names(match.asked, head.asked, self._lexicon)
+            return (
+                head is not None
+                and (head.there < match.there or match.there == 0)
+                and _names(match.asked, head.asked, self._lexicon)
+            )
         head = next((one for one in self._matches if one.there == match.there + 1), None)
-        return head is not None and (head.at < match.at or match.at == 0) and _names(match.stored, head.stored, self._lexicon)
+        return (
+            head is not None
+            and (head.at < match.at or match.at == 0)
+            and _names(match.stored, head.stored, self._lexicon)
+        )
 
     def _nominal(self, match: Match, asked: bool) -> bool:
         """Whether a verb's object became what its noun is `of`: what it means, the meaning of it."""
-        verb = next((one for one in self._matches if (not one.exact or self._is_both(one)) and (one.there if asked else one.at) == (match.there if asked else match.at) - 1), None)
+        verb = next(
+            (
+                one
+                for one in self._matches
+                if (one.there if asked else one.at) - (match.there if asked else match.at)
+                in ((-1, 1) if not one.exact else (-1,) if self._is_verb(one) else ())
+            ),
+            None,
+        )
         if verb is None:
             return False
-        return verb.at < match.at or verb.asked.passive if asked else verb.there < match.there or verb.stored.passive
+        after, passive = (
+            (verb.at < match.at, verb.asked.passive) if asked else (verb.there < match.there, verb.stored.passive)
+        )
+        return after or passive or self._is_alone(verb, asked=asked)
 
-    def _is_both(self, match: Match) -> bool:
-        return {"n", "v"} <= set(self._lexicon.pos(match.asked.lemma))
+    def _is_alone(self, verb: Match, *, asked: bool) -> bool:
+        """Whether a verb has no object, so that who stands before it is who its noun is `of`."""
+        if asked:
+            return not any(one.at > verb.at and not one.asked.relation for one in self._matches)
+        return not any(one.there > verb.there and not one.stored.relation for one in self._matches)
+
+    def _is_verb(self, match: Match) -> bool:
+        return self._lexicon.pos(match.asked.lemma)[:1] == "v"
 
     def _acts(self, match: Match) -> bool:
         """Whether one that a passive verb has behind `by` stands before that verb where it is active."""
@@ -289,9 +356,13 @@ class _Arrangement:
         if verb.asked.relation or verb.stored.relation:
             return True
         if verb.asked.passive:
-            before = [one for one in self._matches if one.at < verb.at and not one.asked.relation and not one.asked.clause]
+            before = [
+                one for one in self._matches if one.at < verb.at and not one.asked.relation and not one.asked.clause
+            ]
             return not before or max(before, key=lambda one: one.at).there > verb.there
-        before = [one for one in self._matches if one.there < verb.there and not one.stored.relation and not one.stored.clause]
+        before = [
+            one for one in self._matches if one.there < verb.there and not one.stored.relation and not one.stored.clause
+        ]
         return not before or max(before, key=lambda one: one.there).at > verb.at
 
     def _same_clause(self, match: Match) -> bool:
@@ -302,6 +373,8 @@ class _Arrangement:
         return one == other or ({one, other} == {"", "if"} and not self._both_suppose)
 
     def _may_turn(self, one: Match, other: Match) -> bool:
+        if (one.asked.fronted or one.stored.fronted) != (other.asked.fronted or other.stored.fronted):
+            return True
         if self._symmetric and (one.asked.joined or other.asked.joined or one.stored.joined or other.stored.joined):
             return True
         if one in self._turned or other in self._turned:
@@ -316,5 +389,10 @@ class _Arrangement:
     def _describes(self, match: Match) -> bool:
         """An adjective may stand before its noun or behind `is`; but not where there is another to mistake it for."""
         pos = self._lexicon.pos(match.asked.lemma)
-        adjectives = [one for one in self._matches if one.asked.lemma not in QUANTIFIERS if self._lexicon.pos(one.asked.lemma)[:1] in {"a", "r"} or one.asked.grade]
+        adjectives = [
+            one
+            for one in self._matches
+            if one.asked.lemma not in QUANTIFIERS
+            if self._lexicon.pos(one.asked.lemma)[:1] in {"a", "r"} or one.asked.grade
+        ]
         return bool(match.asked.grade or pos[:1] in {"a", "r"}) and len(adjectives) == 1

@@ -104,7 +104,9 @@ class Lexicon:
             candidates.insert(0, word[:-3] + "y")
         elif word.endswith(("ches", "shes", "sses", "xes", "zes", "oes")):
             candidates.insert(0, word[:-2])
-        return next((one for one in candidates if one in self._words), candidates[0] if word not in self._words else word)
+        return next(
+            (one for one in candidates if one in self._words), candidates[0] if word not in self._words else word
+        )
 
 
 def _stems(stem: str) -> list[str]:

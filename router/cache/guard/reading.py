@@ -1,8 +1,8 @@
 """What a question says, as far as a guard must know it: its words, their numbers and relations, and what it asks for."""
 
+# ruff: noqa: E501, RUF001 - patterns on one line; the characters that are made alike
 import re
 import unicodedata
-from collections.abc import Iterator
 from typing import Final
 
 from msgspec import Struct
@@ -43,7 +43,9 @@ _WORD: Final = re.compile(
 )
 _CHUNK: Final = re.compile(r"\S+")
 _PUNCTUATION: Final = frozenset(".,;:?!'\"()[]-–—…")
-_PARTICIPLES: Final = frozenset(form for form in IRREGULAR if form.endswith(("n", "t", "d", "ne", "k", "g", "m"))) | UNCHANGED
+_PARTICIPLES: Final = (
+    frozenset(form for form in IRREGULAR if form.endswith(("n", "t", "d", "ne", "k", "g", "m"))) | UNCHANGED
+)
 _PASTS: Final = frozenset(form for form, verb in IRREGULAR.items() if not form.endswith("s") and form != verb)
 
 
@@ -58,6 +60,7 @@ class Token(Struct, gc=False):
     modifier: bool = False
     passive: bool = False
     negated: bool = False
+    fronted: bool = False
     joined: bool = False
     proper: bool = False
     finite_past: bool = False
@@ -84,7 +87,7 @@ def normalise(text: str) -> str:
 
 
 _UNSEEN: Final = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ue000-\uf8ff]")
-_QUOTES: Final = str.maketrans("‘’‚′“”„″«»–—−×÷", "''''\"\"\"\"\"\"---*/")
+_QUOTES: Final = str.maketrans("‘’‚′“”„″«»–—−×÷", '\'\'\'\'""""""---*/')
 
 
 class Reader:
@@ -132,21 +135,39 @@ class Reader:
         words = [word for word in re.findall(r"[^\W\d_]+", lower) if word not in proper]
         if not words:
             return True
-        known = sum(word in _CLOSED or word in self._lexicon or self._lexicon.lemma(word) in self._lexicon for word in words)
+        known = sum(
+            word in _CLOSED or word in self._lexicon or self._lexicon.lemma(word) in self._lexicon for word in words
+        )
         foreign = len(_FOREIGN.findall(lower))
         return 2 * known >= len(words) and 5 * foreign <= len(words)
 
 
 _FOREIGN: Final = re.compile("[\u0370-\u1fff\u2c00-\udfff]+")
-_CLOSED: Final = ARTICLES | AUXILIARIES | EMPTY | frozenset(RELATIONS) | frozenset(SUBORDINATORS) | SUBJECTS | frozenset("what when where why how".split())
+_CLOSED: Final = (
+    ARTICLES
+    | AUXILIARIES
+    | EMPTY
+    | frozenset(RELATIONS)
+    | frozenset(SUBORDINATORS)
+    | SUBJECTS
+    | frozenset(["what", "when", "where", "why", "how"])
+)
 
 
 def _proper_names(text: str) -> frozenset[str]:
     """Words with a capital that no sentence's start gave them, in lower case."""
     return frozenset(
         found.group().lower()
-        for found in re.finditer(r"[^\W\d_][\w'+#]*", text)
-        if not found.group().islower() and (not found.group()[1:].islower() and len(found.group()) > 1 or (found.group()[0].isupper() and not _starts(text, found.start()) and found.group() not in {"I", "I'm", "I'd", "I've", "I'll"}))
+        for found in re.finditer(r"[^\W\d_][\w+#]*", text)
+        if not found.group().islower()
+        and (
+            (not found.group()[1:].islower() and len(found.group()) > 1)
+            or (
+                found.group()[0].isupper()
+                and not _starts(text, found.start())
+                and found.group() not in {"I", "I'm", "I'd", "I've", "I'll"}
+            )
+        )
     )
 
 
@@ -190,6 +211,7 @@ class _Scan:
         self._relation = self._clause = ""
         self._be = self._joined = False
         self._negation = ""
+        self._told = 0
         self.asks: list[str] = []
         self.modals: list[str] = []
         self.past = self.present = self.future = False
@@ -198,41 +220,54 @@ class _Scan:
     def take(self, word: str, words: list[str], at: int) -> None:
         """Read one word; `words[at]` is where it stands."""
         following = words[at + 1] if at + 1 < len(words) else ""
+        if word == "." and following:
+            self._suppose()
         fresh, self._fresh = self._fresh, False
         if word in _PUNCTUATION:
             self._punctuate(word)
-        elif word[0] == "q" and word in _ASKS or word in _WH and self._asks(word, following, fresh):
+        elif (word[0] == "q" and word in _ASKS) or (word in _WH and self._asks(word, following, fresh)):
             self._ask(word)
-        elif word[0] == "m" and word in _MODAL_NAMES:
+        elif not (self._take_marker(word, following) or self._take_grammar(word, following, words, at)):
+            self._add(word, following=following)
+
+    def _take_marker(self, word: str, following: str) -> bool:
+        """A word that turns what follows or what went before."""
+        if word[0] == "m" and word in _MODAL_NAMES:
             self.modals.append(word[1:])
             self._relation = ""
         elif word == "'s":
             self._possess()
         elif word in NEGATIONS:
             self._negation = "aux" if word == "not" else "next"
-            self._relation = "without" if word == "without" else "" if word == "no" else self._relation
+            self._relation = {"without": "without", "no": ""}.get(word, self._relation)
         elif word in SUBORDINATORS and not (word == "since" and following.isdigit()):
             self._clause, self._relation, self._be = SUBORDINATORS[word], "", False
         elif word == "may" and (self._relation in {"in", "by", "of", "since", "until"} or following.startswith("#")):
             self._add("may_x")
-        elif word == "us" and not self._takes_object(words[at - 1] if at else ""):
+        else:
+            return False
+        return True
+
+    def _take_grammar(self, word: str, following: str, words: list[str], at: int) -> bool:
+        """A word of a closed class."""
+        before = words[at - 1] if at else ""
+        if word == "us" and not self._takes_object(before):
             self._add("us_x")
         elif word in AUXILIARIES:
             self._help(word, following)
         elif word in RELATIONS:
-            self._relate(word, following, words, at)
+            self._relate(word, following)
         elif word in SUBJECTS:
-            self._address(word, words, at)
+            self._address(word, before)
         elif word in {"and", "or"}:
             self._joined = True
             if word == "or":
                 self._add(word)
         elif word in {"who", "which", "that", "whose", "whom"}:
             self._relation = ""
-        elif word in ARTICLES or word in EMPTY:
-            pass
         else:
-            self._add(word, following=following)
+            return word in ARTICLES or word in EMPTY
+        return True
 
     def finish(self) -> list[Token]:
         """The tokens, with particles put to their verbs and modifiers seen."""
@@ -240,16 +275,29 @@ class _Scan:
             self._add("not")
         return self._tokens
 
+    def _suppose(self) -> None:
+        """Take a statement before the question for what the question supposes: I am 8. Who ...?, if I am 8, who ...?"""
+        if not self.asks and not self.modals and self._told == 0:
+            for token in self._tokens:
+                token.clause = token.clause or "if"
+        self._told = len(self._tokens)
+
     def _possess(self) -> None:
         """Put the owner's whole name behind `of`: Lake Erie's, each customer's, my brother's."""
         for token in reversed(self._tokens[-1:]):
             token.relation = "of"
         for token in reversed(self._tokens[:-1]):
-            if not (token.proper and self._tokens[-1].proper or token.word in OTHERS or token.word in QUANTIFIERS) or token.relation == "of":
+            if (
+                not ((token.proper and self._tokens[-1].proper) or token.word in OTHERS or token.word in QUANTIFIERS)
+                or token.relation == "of"
+            ):
                 break
             token.relation = "of"
 
     def _punctuate(self, mark: str) -> None:
+        if mark == "," and self._tokens and self._tokens[0].relation and not self.asks and not self.modals:
+            for token in self._tokens:
+                token.fronted = True
         if mark in ",;:.?!":
             self._relation = self._clause = ""
             self._be = False
@@ -263,7 +311,7 @@ class _Scan:
             return fresh or following in AUXILIARIES or (word == "where" and not self._tokens)
         if word in {"why", "how", "what"}:
             return True
-        return fresh or not self._tokens or following in {"qyear"} or (self._joined and bool(self.asks))
+        return fresh or not self._tokens or following == "qyear" or (self._joined and bool(self.asks))
 
     def _ask(self, word: str) -> None:
         name = word if word[0] == "q" else "q" + {"which": "what", "whom": "who", "whose": "who"}.get(word, word)
@@ -285,9 +333,8 @@ class _Scan:
         has = word in HAVE and not (following.endswith("ed") or following in _PARTICIPLES or following == "to")
         self._relation = "with" if has and self._tokens else ""
 
-    def _address(self, word: str, words: list[str], at: int) -> None:
+    def _address(self, word: str, before: str) -> None:
         """Whoever asks is left out as a subject; not where something is done to them."""
-        before = words[at - 1] if at else ""
         if word in _OBJECTS and self._takes_object(before) and before not in RELATIONS:
             self._add(word, "me")
         elif before in {"only", "even"} and self._tokens:
@@ -299,17 +346,18 @@ class _Scan:
         """Whether a verb, or a preposition; so that `us` behind it are people."""
         return word in RELATIONS or (word not in AUXILIARIES and "v" in self._lexicon.pos(self._lexicon.lemma(word)))
 
-    def _relate(self, word: str, following: str, words: list[str], at: int) -> None:
+    def _relate(self, word: str, following: str) -> None:
         relation = RELATIONS[word]
         if relation in _PARTICLES and self._join_particle(word, ends=self._ends(following)):
             return
-        ends = not following or following in _PUNCTUATION or following in RELATIONS or following in AUXILIARIES or following in SUBORDINATORS
-        if relation in {"off", "down", "up", "out", "over", "opposite", "outside", "through", "along"} and (ends or relation in {"up", "down", "out", "off"}):
-            self._add(word)
-        elif word in {"on", "in"} and ends:
+        ends = self._ends(following)
+        if (
+            relation in {"off", "down", "up", "out", "over", "opposite", "outside", "through", "along"}
+            and (ends or relation in {"up", "down", "out", "off"})
+        ) or (word in {"on", "in"} and ends):
             self._add(word)
         elif relation == "to" and word == "to" and self._is_verb(following):
-            self._relation = "to do"
+            self._relation = "than" if self._relation == "than" else "to do"
         elif word == "using" and self._negation:
             self._add(word, "use")
         elif self._relation == "than" and relation in {"by", "in"}:
@@ -334,48 +382,70 @@ class _Scan:
 
     def _is_verb(self, word: str) -> bool:
         pos = self._lexicon.pos(word)
-        return word in {"be", "have", "do"} or pos[:1] == "v" or ("v" in pos and word not in self._proper and pos[:1] not in {"a"} and self._lexicon.lemma(word) == word)
+        return (
+            word in {"be", "have", "do"}
+            or pos[:1] == "v"
+            or ("v" in pos and word not in self._proper and pos[:1] != "a" and self._lexicon.lemma(word) == word)
+        )
 
     def _add(self, word: str, lemma: str = "", following: str = "") -> None:
-        proper = word in self._proper
-        grade = ""
-        if word == "every" and following.startswith("#"):
-            self._relation = word
-        if 0 <= (place := ord(word[0]) - _PLACES) < len(self._quotes):
-            lemma, proper = '"' + self._quotes[place], True
-        elif not lemma:
-            if not proper or word not in self._lexicon:
-                base, grade = self._lexicon.grade(word)
-                lemma = base if grade else self._lexicon.lemma(word)
-            else:
-                lemma = self._lexicon.lemma(word) if word.endswith("s") else word
-            lemma = UNITS.get(lemma, lemma) if len(lemma) > 2 or (self._tokens and self._tokens[-1].word[0] == "#") else lemma
-        ended = self._tokens and self._tokens[-1].relation == self._relation not in {"", "to do"} and not self._joined
-        if ended and self._lexicon.pos(lemma)[:1] == "v" and not proper:
-            self._relation = ""  # a verb behind a preposition's noun
-        token = Token(word, lemma, grade, self._relation, self._clause, proper=proper, joined=self._joined)
-        if self._tokens and not self._joined:
-            last = self._tokens[-1]
-            last.modifier = last.relation == token.relation or last.relation == "of"
-        self._joined = False
-        if (self._be or following == "by") and (word.endswith("ed") or word in _PARTICIPLES) and "v" in self._lexicon.pos(lemma):
-            token.passive = True
-        token.finite_past = not token.passive and (word.endswith("ed") or word in _PASTS)
-        if self._negation and (self._negation == "next" or "v" in self._lexicon.pos(lemma) or grade or "a" in self._lexicon.pos(lemma)[:1]):
+        if self._tokens and not self._joined and f"{self._tokens[-1].lemma} {word}" in self._lexicon:
+            self._tokens[-1].lemma += f" {word}"  # to take place, to give birth
+            return
+        token = self._name(word, lemma)
+        pos = self._lexicon.pos(token.lemma)
+        self._place(token, pos, following)
+        self._judge_verb(token, pos, following)
+        if self._negation and (self._negation == "next" or "v" in pos or token.grade or pos[:1] == "a"):
             token.negated, self._negation = True, ""
         self._tokens.append(token)
+        self._joined = False
         if self._relation == "per":
             self._relation = ""
 
+    def _name(self, word: str, lemma: str) -> Token:
+        """The word with its lemma, where none is given."""
+        proper, grade = word in self._proper, ""
+        if 0 <= (place := ord(word[0]) - _PLACES) < len(self._quotes):
+            return Token(word, f'"{self._quotes[place]}', proper=True)
+        if not lemma and proper and word in self._lexicon:
+            lemma = self._lexicon.lemma(word) if word.endswith("s") else word
+        elif not lemma:
+            base, grade = self._lexicon.grade(word)
+            lemma = base if grade else self._lexicon.lemma(word)
+        if len(lemma) > 2 or (self._tokens and self._tokens[-1].word[0] == "#"):
+            lemma = UNITS.get(lemma, lemma)
+        return Token(word, lemma, grade, proper=proper)
+
+    def _place(self, token: Token, pos: str, following: str) -> None:
+        """How it hangs on the rest."""
+        if token.word == "every" and following.startswith("#"):
+            self._relation = token.word
+        last = self._tokens[-1] if self._tokens else None
+        if last and last.relation == self._relation not in {"", "to do"} and not self._joined:
+            # Behind a preposition's noun: a verb, or at the end what is said of all before.
+            verb, said = pos[:1] == "v" and not token.proper, pos[:1] == "a" and self._ends(following)
+            self._relation = "" if verb or said else self._relation
+        token.relation, token.clause, token.joined = self._relation, self._clause, self._joined
+        if last and not self._joined:
+            last.modifier = last.relation == token.relation or last.relation == "of"
+
+    def _judge_verb(self, token: Token, pos: str, following: str) -> None:
+        """Whether its object comes first, and whether it tells of the past."""
+        participle = token.word.endswith("ed") or token.word in _PARTICIPLES
+        token.passive = (self._be or following == "by") and participle and "v" in pos
+        if self._be and token.relation == "to do" and self._tokens and self._ends(following):
+            last = self._tokens[-1]  # easy to read: who is read comes first
+            token.passive = token.passive or (not last.relation and self._lexicon.pos(last.lemma)[:1] == "a")
+        token.finite_past = not token.passive and (token.word.endswith("ed") or token.word in _PASTS)
 
 
-_PARTICLES: Final = frozenset("on off up down out over away in back".split())
-_OBJECTS: Final = frozenset("me us you one someone somebody yourself myself ourselves oneself".split())
-_ASKS: Final = frozenset("qwhat qmake qoften qlong qwho qwhen qtime qyear qwhere qwhy qhow qage".split())
-_WH: Final = frozenset("what which who whom whose when where why how".split())
-_MODAL_NAMES: Final = frozenset("mmay mshould mmust".split())
-
-
-def sequences(tokens: list[Token]) -> Iterator[str]:
-    """Lemmas, for a message in a test."""
-    return (token.lemma for token in tokens)
+_PARTICLES: Final = frozenset(["on", "off", "up", "down", "out", "over", "away", "in", "back"])
+_OBJECTS: Final = frozenset(
+    ["me", "us", "you", "one", "someone", "somebody", "yourself", "myself", "ourselves", "oneself"]
+)
+_ASKS: Final = frozenset(
+    ["qwhat", "qmake", "qoften", "qlong", "qwho", "qwhen", "qtime", "qyear", "qwhere", "qwhy", "qhow", "qage"]
+)
+_WH: Final = frozenset(["what", "which", "who", "whom", "whose", "when", "where", "why", "how"])
+_MODAL_NAMES: Final = frozenset(["mmay", "mshould", "mmust", "mneed"])

@@ -1,4 +1,6 @@
-"""Closed classes of English: the words that make sentences rather than name things. None comes from anybody's questions."""
+"""Closed classes of English: the words that make sentences rather than name things."""
+
+# ruff: noqa: E501, SIM905 - a class is easier to read and to check as one text
 
 from typing import Final
 
@@ -13,7 +15,9 @@ MODALS: Final = {
     "must": "must", "will": "", "would": "",
 }  # fmt: skip
 AUXILIARIES: Final = BE | DO | HAVE | frozenset(MODALS)
-SUBJECTS: Final = frozenset("i you we one me us someone somebody people person persons yourself myself ourselves oneself".split())
+SUBJECTS: Final = frozenset(
+    "i you we one me us someone somebody people person persons yourself myself ourselves oneself".split()
+)
 OTHERS: Final = frozenset("he she they him her them his hers their theirs its my mine your yours our ours".split())
 """Pronouns that say whose; a question about mine is not one about yours."""
 EMPTY: Final = frozenset(
@@ -23,7 +27,9 @@ EMPTY: Final = frozenset(
 """Words that may come and go. What they join is looked at by order and by marker instead."""
 
 NEGATIONS: Final = frozenset("not no without none neither nor cannot".split())
-NEGATIVE: Final = NEGATIONS | frozenset("never nothing nobody nowhere hardly barely rarely seldom except unless".split())
+NEGATIVE: Final = NEGATIONS | frozenset(
+    "never nothing nobody nowhere hardly barely rarely seldom except unless".split()
+)
 QUANTIFIERS: Final = frozenset(
     "all every each both any some only even least most more less fewer few many much several another other always"
     " usually sometimes enough again still already yet ever once twice half whole entire maximum minimum almost nearly"
@@ -54,7 +60,9 @@ SUBORDINATORS: Final = {
     **dict.fromkeys("although though but".split(), "but"),
     "unless": "unless",
 }
-SYMMETRIC: Final = frozenset("differ difference different distinguish distinction compare comparison equal same".split())
+SYMMETRIC: Final = frozenset(
+    "differ difference different distinguish distinction compare comparison equal same".split()
+)
 """Whose two sides may change places."""
 
 NUMBER_WORDS: Final = {

@@ -1,8 +1,9 @@
 """
-Pairs of questions for the semantic cache's guards: minimal edits that change the answer, and paraphrases that do not.
+Pairs of questions for the semantic cache's guards: minimal edits that change the answer, paraphrases that do not.
 
-`tuning.txt` and `test.txt` (and `first.txt`, which says what became of it) hold families of questions. A family is a name, its slots with their values,
-phrasings (`=`) that all ask the same, and edits (`!`) that make another question of any phrasing that has the words:
+`tuning.txt` and `test.txt` (and `first.txt`, which says what became of it) hold families of questions, none in two. A
+family is a name, its slots with their values, phrasings (`=`) that all ask the same, and edits (`!`) that make another
+question of any phrasing that has the words:
 
     [name]
     {slot:kind} value | value
@@ -88,9 +89,9 @@ class Family:
         draw, groups = random.Random(self.name), []
         for fill in self.fills():
             for edit in self.edits:
-                groups.append(list(self._edited(edit, fill, draw)))
+                groups += [list(self._edited(edit, fill, draw))]
             for slot in self.values:
-                groups.append(list(self._refilled(slot, fill, draw)))
+                groups += [list(self._refilled(slot, fill, draw))]
         draw.shuffle(groups)
         turns = itertools.chain.from_iterable(itertools.zip_longest(*groups))
         return list(dict.fromkeys(pair for pair in turns if pair is not None))[:MOST_HARD]
