@@ -33,6 +33,8 @@ class Caching(Struct, frozen=True):
 
     def has(self, answer_id: str) -> bool:
         """Whether the client has this answer; the comparison is the weak one, as RFC 9110 asks of `If-None-Match`."""
+        if not self.none_match:
+            return False
         listed = {tag.strip().removeprefix("W/").strip('"') for tag in self.none_match.split(",")}
         return answer_id in listed
 
