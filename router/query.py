@@ -123,7 +123,10 @@ class Parameters(Struct, frozen=True):
 
 
 class Query(Struct, frozen=True):
-    """What a client wants generated; `deadline` is on `time.monotonic()`'s clock."""
+    """What a client wants generated; `deadline` is on `time.monotonic()`'s clock.
+
+    With `on_site` nothing that is made of it may leave the site.
+    """
 
     prompt: Prompt
     parameters: Parameters
@@ -131,6 +134,7 @@ class Query(Struct, frozen=True):
     deadline: float | None = None
     request_id: str = ""
     tenant: str = ""
+    on_site: bool = False
 
 
 class TokenLogprob(Struct, frozen=True):
@@ -197,13 +201,14 @@ Input = str | tuple[int, ...]
 
 
 class EmbeddingQuery(Struct, frozen=True):
-    """Texts, or token lists, to embed, in order."""
+    """Texts, or token lists, to embed, in order; the rest as in `Query`."""
 
     inputs: tuple[Input, ...]
     priority: Priority = Priority.STANDARD
     deadline: float | None = None
     request_id: str = ""
     tenant: str = ""
+    on_site: bool = False
 
 
 class Embeddings(Struct, frozen=True):

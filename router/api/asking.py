@@ -69,6 +69,7 @@ class Asker(Struct, frozen=True):
             deadline=self.deadline,
             request_id=self.request_id,
             tenant=self.client.tenant,
+            on_site=Label.EDGE_ONLY in self.labels | self.client.labels,
         )
 
 

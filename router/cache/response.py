@@ -31,9 +31,9 @@ class Hit(Struct, frozen=True):
 class Similar(Protocol):
     """See `router.cache.similar`."""
 
-    async def find(self, key: CacheKey, tenant: str) -> Found | None: ...
+    async def find(self, key: CacheKey, tenant: str, *, on_site: bool) -> Found | None: ...
 
-    async def add(self, key: CacheKey, record: Record) -> None: ...
+    async def add(self, key: CacheKey, record: Record, *, on_site: bool) -> None: ...
 
     def forget(self, found: Found) -> None: ...
 
@@ -110,14 +110,14 @@ class ResponseCache:
         now, tenant = self._clock(), plan.query.tenant
         ends = now + longest_use_s(plan.freshness)
         record = Record(key.exact, Kind.RESPONSE, value, tenant, entry.target, now, ends, plan.caching.tags)
-        self._records.write(record)
+        self._records.write(record, on_site=plan.query.on_site)
         if self._similar is not None:
-            await self._similar.add(key, record)
+            await self._similar.add(key, record, on_site=plan.query.on_site)
 
     async def _find_similar(self, plan: Plan, key: CacheKey) -> Hit | None:
         if self._similar is None or key.before is None:
             return None
-        found = await self._similar.find(key, plan.query.tenant)
+        found = await self._similar.find(key, plan.query.tenant, on_site=plan.query.on_site)
         if found is None:
             return None
         record = await self._records.read(found.key)

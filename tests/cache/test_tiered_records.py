@@ -401,3 +401,17 @@ async def test_operators_see_each_tier(tmp_path: Path) -> None:
         'hybrid_cache_read_seconds_count{cache_tier="disk"} 1.0',
     ):
         assert line in text
+
+
+async def test_what_must_stay_on_site_is_not_written_elsewhere(tmp_path: Path, redis: RedisServer) -> None:
+    kept, shared = make_record("kept"), make_record("shared")
+    async with make_records(disk=tmp_path / "disk", url=redis.url) as records:
+        records.write(kept, on_site=True)
+        records.write(shared)
+        await records.settle()
+        assert await records.read(kept.key) == kept
+
+        assert of(records, TierName.DISK).entries == 2
+    async with make_records(url=redis.url) as replica:
+        assert await replica.read(kept.key) is None
+        assert await replica.read(shared.key) == shared
