@@ -77,7 +77,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 backends[name] = await stack.enter_async_context(make())
             health = Health(backends, config.probe, telemetry)
             await health.check()
-            jobs = [health.watch()]
+            jobs = [health.watch(), telemetry.log.run()]
             if embedder is not None:
                 await stack.enter_async_context(embedder)
             if isinstance(scorer, ScoringService):

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from router.cache import Kind, Record, Records
 from router.cache.directives import Caching, Use, judge_use, lifetime_s, longest_use_s
@@ -18,8 +19,7 @@ from router.decision import Rules
 from router.query import Query
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """A stored answer, and what it is good for."""
 
     entry: Entry
@@ -115,7 +115,7 @@ class ResponseCache:
             await self._similar.add(key, record, on_site=plan.query.on_site)
 
     async def _find_similar(self, plan: Plan, key: CacheKey) -> Hit | None:
-        if self._similar is None or key.partition is None:
+        if self._similar is None or key.before is None:
             return None
         found = await self._similar.find(key, plan.query.tenant, on_site=plan.query.on_site)
         if found is None:

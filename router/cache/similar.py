@@ -28,19 +28,21 @@ class SimilarAnswers:
 
     async def find(self, key: CacheKey, tenant: str, *, on_site: bool) -> Found | None:
         """Where such an answer is."""
-        if key.partition is None or not self.cache.gate(key.partition).passable:
+        partition = key.partition
+        if partition is None or not self.cache.gate(partition).passable:
             return None
         vector = await self.embed(key.text, tenant, on_site=on_site)
-        return None if vector is None else await self.cache.find(key.partition, key.text, vector)
+        return None if vector is None else await self.cache.find(partition, key.text, vector)
 
     async def add(self, key: CacheKey, record: Record, *, on_site: bool) -> None:
         """An answer that similar questions may get from now on."""
-        if key.partition is None:
+        partition = key.partition
+        if partition is None:
             return
         vector = await self.embed(key.text, record.tenant, on_site=on_site)
         if vector is not None:
             self.cache.add(
-                key.partition,
+                partition,
                 key.exact,
                 key.text,
                 vector,

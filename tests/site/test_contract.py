@@ -4,13 +4,13 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnxruntime as ort
 import pytest
+from msgspec.structs import replace
 
 from cloud.config import ChatConfig, EmbedConfig, Provider, TritonConfig
 from cloud.installation import has_nvidia_device
