@@ -187,7 +187,11 @@ class Load:
 
     async def look_at(self, name: TierName) -> TierStatistics:
         """A tier of the router."""
-        tiers = (await self._client.get("/v1/cache")).raise_for_status().json()["tiers"]
+        try:
+            answer = await self._client.get("/v1/cache")
+        except httpx.RemoteProtocolError:  # the server closed a connection that had been idle for as long as it allows
+            answer = await self._client.get("/v1/cache")
+        tiers = answer.raise_for_status().json()["tiers"]
         return next(tier for tier in msgspec.convert(tiers, list[TierStatistics]) if tier.tier is name)
 
     async def _fill(self) -> None:
