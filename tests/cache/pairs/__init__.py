@@ -29,6 +29,7 @@ class Part(StrEnum):
     TUNING = "tuning"
     FIRST = "first"
     TEST = "test"
+    BLIND = "blind"
 
 
 @dataclass(frozen=True, slots=True)
