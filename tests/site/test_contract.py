@@ -222,9 +222,9 @@ async def test_an_expired_deadline_stops_embeddings(backend: Backend) -> None:
     with pytest.raises(DeadlineError):
         await backend.embed(EmbeddingQuery(texts, deadline=started + 0.05))
     failed_s = time.monotonic() - started
-    await backend.embed(EmbeddingQuery(("A cat.",), deadline=time.monotonic() + 1))
+    await backend.embed(EmbeddingQuery(("A cat.",), deadline=time.monotonic() + 3))
 
-    assert failed_s < 0.5
+    assert failed_s < 1
 
 
 async def test_what_the_target_cannot_hold_is_the_callers_mistake(backend: Backend) -> None:
