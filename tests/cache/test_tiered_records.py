@@ -20,8 +20,8 @@ from tests.cache.tier_records import make_key, make_record
 _READ_MS = 40.0
 _PATIENT_MS = 2_000.0
 _SLACK_S = 0.02
-_MOST_SLACK_S = 0.6
-"""What a busy machine may take on top; a call that hung would take a second or more."""
+_MOST_SLACK_S = 3.0
+"""What a busy machine may take on top; a call that hung would never end."""
 _BREAKER_S = 0.2
 _PATIENCE_S = 15.0
 
