@@ -131,8 +131,8 @@ def calibrate(name: str, trial: Trial) -> Similarity:
 
 
 def judge_part(part: Part, name: str, similarity: float, trial: Trial) -> list[Row]:
-    """The table's rows for one part and one embedding; only the test part has bars."""
-    must = part is Part.TEST
+    """The table's rows for one part and one embedding; the test and blind parts have bars."""
+    must = part in {Part.TEST, Part.BLIND}
     hits, recall = trial.hard.hits(similarity), float(trial.same.hits(similarity).mean())
     wrong, total = int(hits.sum()), len(hits)
     bound, plain = wilson_upper(wrong, total), trial.hard.cosines >= trial.plain_threshold(recall)

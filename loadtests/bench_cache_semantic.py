@@ -57,7 +57,7 @@ class Unkept:
     async def read(self, key: bytes) -> Record | None:
         return None
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Record, *, on_site: bool = False) -> None:
         pass
 
     async def scan(self, kind: Kind) -> AsyncIterator[Record]:

@@ -39,9 +39,9 @@ def free_ports() -> Ports:
 class Site:
     """The three parts. `url` is the router's, without `/v1`."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, ports: Ports | None = None) -> None:
         self.work = work
-        self.ports = free_ports()
+        self.ports = ports or free_ports()
         self._parts: dict[str, Part] = {part.name.lower(): part for part in write_parts(self.ports, STORE, work)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._metrics = httpx.Client(timeout=15, trust_env=False)
@@ -66,6 +66,18 @@ class Site:
         answer = self._metrics.get(f"{self.url}/v1/lanes").raise_for_status()
         report = msgspec.json.decode(answer.content, type=LanesReport)
         return next(lane.now for lane in report.lanes if (lane.target, lane.kind) == (target, Kind.CHAT))
+
+    def add_router(self, name: str) -> str:
+        """Another replica of the router, configured as that is now, to be started by name; returns its URL."""
+        port = free_ports().router
+        content: dict[str, Any] = yaml.safe_load((self.work / "router.yaml").read_text())
+        content["listen"]["port"] = port
+        (self.work / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        file = str(self.work / "router.yaml")
+        command = [str(self.work / f"{name}.yaml") if one == file else one for one in self._parts["router"].command]
+        url = f"http://127.0.0.1:{port}"
+        self._parts[name] = Part(name, command, f"{url}/health/ready")
+        return url
 
     def statistics(self, tier: str) -> Statistics:
         """What the chat model of `edge` or `cloud` says itself of its sequences."""
@@ -139,9 +151,11 @@ class Site:
 
 
 @contextmanager
-def running_site(work: Path, configure: Callable[[Site], None] | None = None) -> Iterator[Site]:
+def running_site(
+    work: Path, configure: Callable[[Site], None] | None = None, ports: Ports | None = None
+) -> Iterator[Site]:
     """A whole site, ready; `configure` may change it before it starts."""
-    site = Site(work)
+    site = Site(work, ports)
     if configure is not None:
         configure(site)
     try:

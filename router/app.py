@@ -1,6 +1,6 @@
 """Assembly: the only module that knows every other."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from router.cache.embedding import EmbeddingCache
 from router.cache.guard import Guard
 from router.cache.guard.similarity import calibrated_similarity
 from router.cache.keys import KeyMaker
+from router.cache.plan import Plan
 from router.cache.response import ResponseCache
 from router.cache.semantic import EmbeddingModel, SemanticCache
 from router.cache.similar import SimilarAnswers
@@ -86,7 +87,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 backends[name] = await stack.enter_async_context(make())
             health = Health(backends, config.probe, telemetry)
             await health.check()
-            jobs = [health.watch()]
+            jobs = [health.watch(), telemetry.log.run()]
             if embedder is not None:
                 await stack.enter_async_context(embedder)
             if isinstance(scorer, ScoringService):
@@ -99,12 +100,8 @@ def create_app(config: Config, drain: Drain) -> Litestar:
             similar = None
             if semantic is not None and embedder is not None:
                 await stack.enter_async_context(semantic)
-                answer = partial(answer_anew, dispatcher, caller)
-                auditor = Auditor(
-                    answer, partial(embedder.embed, tenant=""), lambda: not drain.busy(), semantic.judge, telemetry
-                )
-                similar = SimilarAnswers(semantic, embedder.embed, auditor)
-                jobs += [semantic.learn(), auditor.run()]
+                similar = _make_similar(semantic, embedder, partial(answer_anew, dispatcher, caller), drain, telemetry)
+                jobs += [semantic.learn(), similar.auditor.run()]
             keys = KeyMaker(Fingerprint(config, scorer, backends))
             responses = ResponseCache(config.cache.response, records, keys, similar)
             pipeline = Pipeline(
@@ -154,6 +151,19 @@ def _make_semantic(
         raise ConfigError(f"cache.semantic.similarity: missing; none was calibrated for {identity.name}")
     model = EmbeddingModel(identity.label, embedder.embedding.encoder.width, similarity)
     return SemanticCache(section, Guard(), records, telemetry, model)
+
+
+def _make_similar(
+    semantic: SemanticCache,
+    embedder: Embedder,
+    answer: Callable[[Plan], Awaitable[str]],
+    drain: Drain,
+    telemetry: Telemetry,
+) -> SimilarAnswers:
+    """Audits run while no request does; what they embed is an answer, to whatever data, and so stays on site."""
+    embed = partial(embedder.embed, tenant="", on_site=True)
+    auditor = Auditor(answer, embed, lambda: not drain.busy(), semantic.judge, telemetry)
+    return SimilarAnswers(semantic, embedder.embed, auditor)
 
 
 def _make_scorer(config: Config, telemetry: Telemetry, embedder: Embedder | None) -> Scorer:

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from router.errors import ForbiddenError, UnavailableError, UnknownModelError, UnsupportedError
 from router.query import Capability
@@ -43,8 +45,7 @@ class Evidence(StrEnum):
     ANSWER = "answer"
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(Struct, frozen=True):
     """`value` is the probability in [0, 1] that the cloud's answer is better than the edge's."""
 
     value: float
@@ -61,8 +62,7 @@ AUTO = "auto"
 _SURE = 1e-12  # a probability of 0 or 1 is a rounding, not certainty
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A place that answers, as the decision sees it."""
 
     name: str
@@ -70,8 +70,7 @@ class Target:
     supports: frozenset[Capability] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """What the request and its key allow, before any score; None leaves it to the policy."""
 
     model: str = AUTO
@@ -83,8 +82,7 @@ class Rules:
     check: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """The target to call; `fallback` may answer instead if it fails before the first byte.
 
     While the edge's answer is on trial, `escalation` is who answers instead if it is found wanting. `shift` is how far
@@ -136,8 +134,7 @@ class Decision:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Eligible:
+class Eligible(Struct, frozen=True):
     """The targets that no rule forbids, never empty, and the rule that narrowed them to one tier, if one did."""
 
     targets: Sequence[Target]

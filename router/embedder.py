@@ -128,14 +128,14 @@ class Embedder:
         await self._tasks.__aexit__(None, None, None)
         await self._threads.__aexit__()
 
-    async def embed(self, text: str, tenant: str) -> Vector | None:
+    async def embed(self, text: str, tenant: str, *, on_site: bool = False) -> Vector | None:
         """The text's L2-normed vector [width], read-only, bit for bit as `embed_texts` makes it; None when too much
         waits, it came too late, or the model failed. What follows the first 4,096 characters is not read.
         """
         said = _cut(text)
         if self._cache and (known := self._as_vector(self._cache.peek(self._maker, tenant, said))) is not None:
             return known
-        flight = self._flights.get((tenant, said)) or self._begin(tenant, said)
+        flight = self._flights.get((tenant, said)) or self._begin(tenant, said, on_site=on_site)
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task)
@@ -145,12 +145,12 @@ class Embedder:
                 del self._flights[tenant, said]  # before anyone can join what is about to be cancelled
                 flight.task.cancel()
 
-    def _begin(self, tenant: str, text: str) -> _Flight:
-        flight = _Flight(self._tasks.create_task(self._obtain(tenant, text)))
+    def _begin(self, tenant: str, text: str, *, on_site: bool) -> _Flight:
+        flight = _Flight(self._tasks.create_task(self._obtain(tenant, text, on_site=on_site)))
         self._flights[tenant, text] = flight
         return flight
 
-    async def _obtain(self, tenant: str, text: str) -> Vector | None:
+    async def _obtain(self, tenant: str, text: str, *, on_site: bool) -> Vector | None:
         """From the cache's farther tiers, else from the encoder."""
         if self._cache and (known := self._as_vector(await self._cache.read(self._maker, tenant, text))) is not None:
             return known
@@ -158,7 +158,8 @@ class Embedder:
         if vector is not None:
             vector.flags.writeable = False  # several may share it
             if self._cache:
-                self._cache.write(self._maker, tenant, text, StoredVector(vector.astype("<f4").tobytes()))
+                stored = StoredVector(vector.astype("<f4").tobytes())
+                self._cache.write(self._maker, tenant, text, stored, on_site=on_site)
         return vector
 
     def _compute(self, texts: Sequence[str]) -> list[Vector]:

@@ -3,8 +3,10 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from router.backends import Backend
 from router.cache.directives import CacheControl
@@ -79,7 +81,7 @@ class EmbeddingCaller:
             made, asked_tokens = await self._make(target, query, missing, watch)
             known, tokens = known | made, tokens + asked_tokens
             if maker == self._name_maker(target):  # else it may be another model's work
-                _keep(cache, maker, query.tenant, made)
+                _keep(cache, maker, query, made)
         status = CacheStatus.BYPASS if not lookup else CacheStatus.MISS if missing else CacheStatus.HIT
         return Embedded(Embeddings(tuple(known[one].vector for one in query.inputs), tokens), status)
 
@@ -112,10 +114,10 @@ class EmbeddingCaller:
         return embeddings
 
 
-def _keep(cache: EmbeddingCache, maker: Maker, tenant: str, made: Mapping[Input, StoredVector]) -> None:
+def _keep(cache: EmbeddingCache, maker: Maker, query: EmbeddingQuery, made: Mapping[Input, StoredVector]) -> None:
     for one, vector in made.items():
         if vector.tokens is not None:
-            cache.write(maker, tenant, one, vector)
+            cache.write(maker, query.tenant, one, vector, on_site=query.on_site)
 
 
 async def _look_up(cache: EmbeddingCache, maker: Maker, query: EmbeddingQuery) -> dict[Input, StoredVector]:

@@ -3,9 +3,11 @@
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from router.cache.directives import Caching, Use
 from router.cache.entry import Entry, Stamp, replay
@@ -27,8 +29,7 @@ _MOST_FLIGHTS: Final = 3
 _AUDIT_S: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Where an answer came from: who decided it, what the cache had to do with it, what names it."""
 
     decision: Decision
@@ -38,8 +39,7 @@ class Origin:
     stale: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A whole answer."""
 
     completion: Completion
@@ -54,16 +54,14 @@ class Pieces(Protocol):
     async def aclose(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class StreamedAnswer:
+class StreamedAnswer(Struct, frozen=True):
     """A stream that has begun; closing it gives up on what is still to come."""
 
     pieces: Pieces
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedAnswer:
+class EmbeddedAnswer(Struct, frozen=True):
     """Vectors and where they came from."""
 
     embeddings: Embeddings
@@ -71,8 +69,7 @@ class EmbeddedAnswer:
     status: CacheStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(Struct, frozen=True):
     """A stored answer, as a stream."""
 
     entry: Entry

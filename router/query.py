@@ -1,8 +1,9 @@
 """The values that travel between the API, the pipeline and the backends: no wire format, no I/O."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Priority(StrEnum):
@@ -63,8 +64,7 @@ _CARRIED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One turn; `text` joins the text parts."""
 
     role: str
@@ -72,8 +72,7 @@ class Message:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(Struct, frozen=True):
     """Turns to answer through the target's chat template; never empty."""
 
     messages: tuple[Message, ...]
@@ -84,8 +83,7 @@ class Conversation:
         return next((m.text for m in reversed(self.messages) if m.role == "user"), self.messages[-1].text)
 
 
-@dataclass(frozen=True, slots=True)
-class RawPrompts:
+class RawPrompts(Struct, frozen=True):
     """Texts to continue as they are, one or more; answer `i * n + k` is the k-th continuation of text i."""
 
     texts: tuple[str, ...]
@@ -99,8 +97,7 @@ class RawPrompts:
 Prompt = Conversation | RawPrompts
 
 
-@dataclass(frozen=True, slots=True)
-class JsonFormat:
+class JsonFormat(Struct, frozen=True):
     """The answer must be JSON; `schema` None means any object (OpenAI's `json_object`)."""
 
     schema: bytes | None = None
@@ -108,8 +105,7 @@ class JsonFormat:
     strict: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
+class Parameters(Struct, frozen=True):
     """How to generate. None leaves the choice to the target."""
 
     max_tokens: int | None = None
@@ -123,12 +119,14 @@ class Parameters:
     json_format: JsonFormat | None = None
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
-    logit_bias: dict[str, float] = field(default_factory=dict)
+    logit_bias: dict[str, float] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What a client wants generated; `deadline` is on `time.monotonic()`'s clock."""
+class Query(Struct, frozen=True):
+    """What a client wants generated; `deadline` is on `time.monotonic()`'s clock.
+
+    With `on_site` nothing that is made of it may leave the site.
+    """
 
     prompt: Prompt
     parameters: Parameters
@@ -136,10 +134,10 @@ class Query:
     deadline: float | None = None
     request_id: str = ""
     tenant: str = ""
+    on_site: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
+class TokenLogprob(Struct, frozen=True):
     """A token, its natural-log probability, and the likeliest tokens at its place."""
 
     token: str
@@ -160,8 +158,7 @@ class Finish(StrEnum):
     CONTENT_FILTER = "content_filter"
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """One whole answer."""
 
     text: str
@@ -169,8 +166,7 @@ class Choice:
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Token counts of a whole request."""
 
     prompt_tokens: int = 0
@@ -183,16 +179,14 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(Struct, frozen=True):
     """All `n` answers, in order."""
 
     choices: Sequence[Choice]
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(Struct, frozen=True):
     """A piece of answer `index`; the piece that ends it carries `finish`, the last piece of all `usage`."""
 
     index: int
@@ -206,19 +200,18 @@ Input = str | tuple[int, ...]
 """What is embedded: a text, or token ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingQuery:
-    """Texts, or token lists, to embed, in order."""
+class EmbeddingQuery(Struct, frozen=True):
+    """Texts, or token lists, to embed, in order; the rest as in `Query`."""
 
     inputs: tuple[Input, ...]
     priority: Priority = Priority.STANDARD
     deadline: float | None = None
     request_id: str = ""
     tenant: str = ""
+    on_site: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Embeddings:
+class Embeddings(Struct, frozen=True):
     """One little-endian float32 vector (as bytes) an input, in order.
 
     `counts` are the tokens of each input, where the target tells more than their sum `prompt_tokens`.

@@ -1,8 +1,10 @@
 """What a target answered, whole or begun: as the check reads it, and as the client gets it."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from router.hold import count_tokens
 from router.query import Completion, Delta, Parameters, TokenLogprob, Usage

@@ -1,18 +1,16 @@
 """What operators see: Prometheus metrics and one JSON log line a request. Prompts and keys never enter here."""
 
-import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from router.query import Usage
+from router.request_log import RequestLog, RequestRecord
+from router.tallies import SECONDS, RequestTallies
 
-_SECONDS = (1e-4, 2.5e-4, 5e-4, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-_BAD_REQUEST = 400
 _STORED = frozenset({"hit", "semantic"})
 
 
@@ -71,56 +69,19 @@ class BackendWait:
         watch.backend_s += time.perf_counter() - self._entered - (watch.queue_s - self._queued_s)
 
 
-class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One request that is over: a line of the log, and what the metrics count."""
-
-    request_id: str
-    url: str
-    status: int
-    tenant: str = ""
-    tier: str = ""
-    target: str = ""
-    reason: str = ""
-    score: float | None = None
-    evidence: str = ""
-    threshold: float | None = None
-    shift: float = 0.0
-    policy: str = ""
-    artifact: str = ""
-    signals: Mapping[str, float] = {}
-    cache: str = "bypass"
-    degraded: bool = False
-    error: str | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_ms: float = 0.0
-    overhead_ms: float = 0.0
-    first_ms: float | None = None
-
-
 class Telemetry:
     """The metrics of one router, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        place = ("tier", "target")
-        self._requests = self.counter("requests", "Requests answered", "url", "status", *place, "reason")
-        self._duration = self.seconds("request", "From request to last byte", "url", *place)
-        self._first = self.seconds("first_byte", "From request to first streamed piece", *place)
-        self._overhead = self.seconds("overhead", "Time that is not waiting for a target", "url")
-        self._tokens = self.counter("tokens", "Tokens read and written", "direction", *place)
-        self._answers = self.counter("answers", "Answers by what the caches did for them", "url", "cache")
+        self._tokens = self.counter("tokens", "Tokens read and written", "direction", "tier", "target")
         self._fallbacks = self.counter("fallbacks", "Answers from a fallback", "target")
         self._up = self.gauge("target_up", "Whether a target is up", "target")
-        self._inflight = self.gauge("requests_in_flight", "Requests being answered")
-        self._tallies: dict[tuple[str, int, str, str, str, str], _Tally] = {}
-        self._log = logging.getLogger("router.requests")
-        self._encode = msgspec.json.Encoder().encode
-
-    @property
-    def explains(self) -> bool:
-        """Whether each line of the log is to say what its score was made of, which costs a computation more."""
-        return self._log.isEnabledFor(logging.DEBUG)
+        self._running = 0
+        self.gauge("requests_in_flight", "Requests being answered").set_function(lambda: self._running)
+        self._tallies = RequestTallies()
+        self.registry.register(self._tallies)
+        self.log = RequestLog()
 
     def counter(self, name: str, text: str, *labels: str) -> Counter:
         """A new counter of this router."""
@@ -136,7 +97,7 @@ class Telemetry:
 
     def seconds(self, name: str, text: str, *labels: str) -> Histogram:
         """A new histogram of durations."""
-        return self.histogram(f"{name}_seconds", text, *labels, buckets=_SECONDS)
+        return self.histogram(f"{name}_seconds", text, *labels, buckets=SECONDS)
 
     def set_up(self, target: str, *, up: bool) -> None:
         """A target's health."""
@@ -144,7 +105,7 @@ class Telemetry:
 
     def begin(self) -> None:
         """A request came in."""
-        self._inflight.inc()
+        self._running += 1
 
     def count_tokens(self, tier: str, target: str, usage: Usage) -> None:
         """What an answer took, whether or not a client got it."""
@@ -154,51 +115,14 @@ class Telemetry:
 
     def finish(self, record: RequestRecord) -> None:
         """A request is over: count it, time it, log it."""
-        self._inflight.dec()
-        kind = (record.url, record.status, record.tier, record.target, record.reason, record.cache)
-        tally = self._tallies.get(kind)
-        if tally is None:
-            tally = self._tallies[kind] = self._make_tally(record)
-        tally.add(record)
+        self._running -= 1
+        self._tallies.add(record)
         if record.cache not in _STORED:  # else no target read or wrote them
             self.count_tokens(record.tier, record.target, Usage(record.prompt_tokens, record.completion_tokens))
         if record.degraded:
             self._fallbacks.labels(record.target).inc()
-        if self._log.isEnabledFor(logging.INFO):
-            self._log.info("%s", self._encode(record).decode())
-
-    def _make_tally(self, record: RequestRecord) -> "_Tally":
-        place = (record.tier, record.target)
-        answers = self._answers.labels(record.url, record.cache) if record.status < _BAD_REQUEST else None
-        return _Tally(
-            self._requests.labels(record.url, record.status, *place, record.reason),
-            self._duration.labels(record.url, *place),
-            self._overhead.labels(record.url),
-            self._first.labels(*place),
-            answers,
-        )
+        self.log.add(record)
 
     def render(self) -> bytes:
         """Prometheus text format."""
         return generate_latest(self.registry)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tally:
-    """The series of one kind of request: finding each by its labels costs more than counting in it."""
-
-    requests: Counter
-    duration: Histogram
-    overhead: Histogram
-    first: Histogram
-    answers: Counter | None
-
-    def add(self, record: RequestRecord) -> None:
-        """Count one."""
-        self.requests.inc()
-        self.duration.observe(record.total_ms / 1e3)
-        self.overhead.observe(record.overhead_ms / 1e3)
-        if record.first_ms is not None:
-            self.first.observe(record.first_ms / 1e3)
-        if self.answers is not None:
-            self.answers.inc()

@@ -41,8 +41,12 @@ class ChatMessage(bodies.ChatMessage, frozen=True):
 
     def needs(self) -> set[Capability]:
         """What a target must be able to read."""
-        needs = {need for part in self.parts() if (need := _PART_NEEDS.get(type(part)))}
-        return needs | {Capability.TOOLS} if self.tool_calls or self.role in {"tool", "function"} else needs
+        needs: set[Capability] = set()
+        if not isinstance(self.content, str):
+            needs.update(need for part in self.parts() if (need := _PART_NEEDS.get(type(part))))
+        if self.tool_calls or self.role in {"tool", "function"}:
+            needs.add(Capability.TOOLS)
+        return needs
 
     def message(self) -> Message:
         """The turn as text."""
@@ -62,12 +66,14 @@ class GenerationRequest(bodies.GenerationBody, frozen=True, kw_only=True):
 
     def shared_needs(self) -> set[Capability]:
         """Capabilities behind parameters whose neutral value needs none."""
-        asked = {
-            Capability.FREQUENCY_PENALTY: self.frequency_penalty,
-            Capability.PRESENCE_PENALTY: self.presence_penalty,
-            Capability.LOGIT_BIAS: self.logit_bias,
-        }
-        return {need for need, value in asked.items() if value}
+        needs: set[Capability] = set()
+        if self.frequency_penalty:
+            needs.add(Capability.FREQUENCY_PENALTY)
+        if self.presence_penalty:
+            needs.add(Capability.PRESENCE_PENALTY)
+        if self.logit_bias:
+            needs.add(Capability.LOGIT_BIAS)
+        return needs
 
     def check_stream_options(self) -> None:
         """OpenAI refuses `stream_options` without `stream`."""
@@ -119,17 +125,24 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
 
     def needs(self) -> frozenset[Capability]:
         """What a target must be able to honour."""
-        asked = {
-            Capability.TOOLS: self.tools or self.functions,
-            Capability.MODALITIES: (self.modalities or ["text"]) != ["text"] or _given(self.audio),
-            Capability.REASONING_EFFORT: self.reasoning_effort not in {None, "none"},
-            Capability.VERBOSITY: self.verbosity not in {None, "medium"},
-            Capability.WEB_SEARCH: _given(self.web_search_options),
-            Capability.JSON_OBJECT: isinstance(self.response_format, bodies.JsonObjectFormat),
-            Capability.JSON_SCHEMA: isinstance(self.response_format, bodies.JsonSchemaFormat),
-        }
-        needs = self.shared_needs() | {need for need, value in asked.items() if value}
-        return frozenset(needs.union(*(message.needs() for message in self.messages)))
+        needs = self.shared_needs()
+        if self.tools or self.functions:
+            needs.add(Capability.TOOLS)
+        if (self.modalities or ["text"]) != ["text"] or _given(self.audio):
+            needs.add(Capability.MODALITIES)
+        if self.reasoning_effort not in {None, "none"}:
+            needs.add(Capability.REASONING_EFFORT)
+        if self.verbosity not in {None, "medium"}:
+            needs.add(Capability.VERBOSITY)
+        if _given(self.web_search_options):
+            needs.add(Capability.WEB_SEARCH)
+        if isinstance(self.response_format, bodies.JsonObjectFormat):
+            needs.add(Capability.JSON_OBJECT)
+        if isinstance(self.response_format, bodies.JsonSchemaFormat):
+            needs.add(Capability.JSON_SCHEMA)
+        for message in self.messages:
+            needs |= message.needs()
+        return frozenset(needs)
 
     def query(self) -> Query:
         """The request as the pipeline sees it, without what its headers say.
@@ -212,6 +225,8 @@ def _given(value: Absent) -> bool:
 
 def _json_format(asked: bodies.AnswerFormat | None) -> JsonFormat | None:
     match asked:
+        case None:
+            return None
         case bodies.JsonSchemaFormat(json_schema=wanted):
             return JsonFormat(bytes(wanted.schema), wanted.name, bool(wanted.strict))
         case bodies.JsonObjectFormat():

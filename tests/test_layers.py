@@ -11,6 +11,8 @@ PARTS = ("router", "edge", "cloud")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("router.errors", "router.query", "router.decision", "router.wire"),
+    ("router.request_log",),
+    ("router.tallies",),
     ("router.config", "router.features", "router.telemetry"),
     (
         "router.cache",

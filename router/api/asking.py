@@ -1,12 +1,14 @@
 """What a request's headers say: who asks, how urgently, by when, and where the answer may come from."""
 
+import random
 import re
-import secrets
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from router.admission import Admission, Client
 from router.cache.directives import Caching, parse_cache_control
@@ -17,6 +19,8 @@ from router.query import Capability, EmbeddingQuery, Priority, Query
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 _TAG = re.compile(r"^[A-Za-z0-9._:-]{1,64}$")
 _MOST_TAGS = 8
+_CACHING_FIELDS = frozenset({"cache-control", "if-none-match", "x-cache-tags"})
+_UNSAID = Caching()
 AnyQuery = TypeVar("AnyQuery", Query, EmbeddingQuery)
 
 
@@ -32,8 +36,7 @@ Fields = Mapping[str, str]
 Member = TypeVar("Member", Priority, Tier, Label, Switch)
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
+class Asker(Struct, frozen=True):
     """A request's headers, understood."""
 
     client: Client
@@ -66,6 +69,7 @@ class Asker:
             deadline=self.deadline,
             request_id=self.request_id,
             tenant=self.client.tenant,
+            on_site=Label.EDGE_ONLY in self.labels | self.client.labels,
         )
 
 
@@ -92,21 +96,34 @@ def read_headers(headers: Fields, admission: Admission, longest_s: float) -> Ask
     """
     client = admission.admit(headers.get("authorization"))
     asked_id = headers.get("x-request-id", "")
-    labels = [one.strip() for one in headers.get("x-data-label", "").split(",") if one.strip()]
     return Asker(
         client,
-        asked_id if _REQUEST_ID.match(asked_id) else f"req_{secrets.token_hex(12)}",
+        asked_id if asked_id and _REQUEST_ID.match(asked_id) else _make_request_id(),
         _member(Priority, headers, "x-priority"),
         time.monotonic() + min(_deadline_s(headers) or longest_s, longest_s),
         _member(Tier, headers, "x-route"),
-        frozenset(_parse(Label, label, "x-data-label") for label in labels),
+        _labels(headers),
         _threshold(headers),
         _member(Switch, headers, "x-answer-check"),
         _caching(headers),
     )
 
 
+def _make_request_id() -> str:
+    """To tell requests apart in logs: it protects nothing, so it need not come from the kernel, which takes longer."""
+    return f"req_{random.getrandbits(96):024x}"
+
+
+def _labels(headers: Fields) -> frozenset[Label]:
+    listed = headers.get("x-data-label")
+    if not listed:
+        return frozenset()
+    return frozenset(_parse(Label, one.strip(), "x-data-label") for one in listed.split(",") if one.strip())
+
+
 def _caching(headers: Fields) -> Caching:
+    if headers.keys().isdisjoint(_CACHING_FIELDS):
+        return _UNSAID
     tags = tuple(dict.fromkeys(tag.strip() for tag in headers.get("x-cache-tags", "").split(",") if tag.strip()))
     if len(tags) > _MOST_TAGS or not all(map(_TAG.match, tags)):
         raise RequestError(

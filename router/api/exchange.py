@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil
 from typing import Any
 
@@ -13,6 +14,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from edge.serving import CutError, Drain, HangUpError, until_hang_up
 from router.admission import Admission
 from router.api.asking import Asker, read_fields, read_headers
+from router.api.body import read_body
 from router.api.failures import describe_http, describe_invalid, error_body
 from router.cache.plan import CacheStatus
 from router.cache.statistics import Caches
@@ -25,15 +27,16 @@ from router.lanes import Lanes
 from router.metering import Charge, Meter
 from router.pipeline import Origin, Pipeline
 from router.query import EmbeddingQuery, Query, Usage
+from router.request_log import RequestRecord
 from router.scoring import Scorer
 from router.steering import Steering
-from router.telemetry import RequestRecord, Stopwatch, Telemetry
+from router.telemetry import Stopwatch, Telemetry
 
 HttpRequest = Request[Any, Any, Any]
 _CLIENT_CLOSED = 499  # nginx's status for it; nobody reads the answer, metrics and log do
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Service:
     """The parts that a handler needs, made once by `router.app`."""
 
@@ -50,7 +53,7 @@ class Service:
     steering: Steering
     caches: Caches | None = None
 
-    @property
+    @cached_property
     def policy_kind(self) -> str:
         """As the configuration names it."""
         return str(self.config.policy.__struct_config__.tag)
@@ -113,24 +116,24 @@ class Exchange:
         self.watch.answered()
         headers = {
             **self.headers(),
-            "x-route-tier": decision.tier.value,
+            "x-route-tier": decision.tier,
             "x-route-target": decision.target.name,
-            "x-route-reason": decision.reason.value,
-            "x-cache": status.value,
+            "x-route-reason": decision.reason,
+            "x-cache": status,
             "x-queue-ms": f"{self.watch.queue_s * 1e3:.1f}",
             "x-overhead-ms": f"{self.watch.overhead_s() * 1e3:.2f}",
         }
         if decision.score is not None:
             headers["x-route-score"] = f"{decision.score.value:.4f}"
-            headers["x-route-evidence"] = decision.score.evidence.value
+            headers["x-route-evidence"] = decision.score.evidence
         if decision.degraded:
-            headers["x-degraded"] = decision.reason.value
+            headers["x-degraded"] = decision.reason
         return headers
 
     async def explain(self, query: Query) -> None:
         """Find out what the score was made of, where the log is to say so."""
         decision, service = self.decision, self.service
-        if not service.telemetry.explains or decision is None or decision.score is None:
+        if not service.telemetry.log.explains or decision is None or decision.score is None:
             return
         explanation = await service.scorer.explain(query, decision.threshold)
         self.signals = explanation.signals
@@ -158,7 +161,7 @@ class Exchange:
             policy=self.service.policy_kind if score else "",
             artifact=(self.service.scorer.artifact or "") if score else "",
             signals=self.signals,
-            cache=self.cache.value,
+            cache=self.cache,
             degraded=decision.degraded if decision else False,
             error=self.error.code or self.error.type if self.error else None,
             prompt_tokens=usage.prompt_tokens,
@@ -258,20 +261,16 @@ async def _work(request: HttpRequest, exchange: Exchange, work: Work) -> ASGIApp
     if drain.begun:
         raise DrainingError("This router is stopping; send the request again.")
     service = exchange.service
-    exchange.asker = read_headers(
-        read_fields(request.scope["headers"]), service.admission, service.config.limits.deadline_s
-    )
+    limits = service.config.limits
+    fields = read_fields(request.scope["headers"])
+    exchange.asker = asker = read_headers(fields, service.admission, limits.deadline_s)
     try:
-        content = await request.body()
+        content = await read_body(request.receive, fields, limits.body_bytes)
         with drain.holding():
-            return await until_hang_up(request.receive, _call(work, exchange, exchange.asker, content))
+            return await until_hang_up(request.receive, work(exchange, asker, content))
     except CutError:
         raise DrainingError("This router stopped before the answer was ready.") from None
     except msgspec.MsgspecError as exc:
         raise describe_invalid(exc) from exc
     except HTTPException as exc:
         raise describe_http(request, exc) from exc
-
-
-async def _call(work: Work, exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
-    return await work(exchange, asker, content)

@@ -98,6 +98,11 @@ def _describe_length(name: str, length: re.Match[str]) -> tuple[str, str]:
 _DESCRIPTIONS = ((_TYPE, _describe_type), (_NUMBER, _describe_number), (_LENGTH, _describe_length))
 
 
+def too_large_error() -> RouterError:
+    """However it was found out."""
+    return BodyTooLargeError("The request's body is over this router's limit (limits.body_bytes).")
+
+
 def describe_http(request: Request[Any, Any, Any], exc: Exception) -> RouterError:
     """Litestar's own refusals (unknown path, method, size); anything else is a failure of ours, logged."""
     match exc:
@@ -106,7 +111,7 @@ def describe_http(request: Request[Any, Any, Any], exc: Exception) -> RouterErro
         case HTTPException(status_code=405):
             return MethodError(f"Not allowed to {request.method} on {request.url.path}.")
         case HTTPException(status_code=413):
-            return BodyTooLargeError("The request's body is over this router's limit (limits.body_bytes).")
+            return too_large_error()
         case HTTPException(status_code=status) if status < RouterError.status:
             return RequestError(exc.detail)
         case _:

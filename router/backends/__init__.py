@@ -55,4 +55,4 @@ def remaining_s(deadline: float | None) -> float | None:
 
 def join_versions(*versions: str | None) -> str:
     """Those that are known, in order; none of them contains a space that another could be mistaken for."""
-    return " ".join(version for version in versions if version)
+    return " ".join(filter(None, versions))

@@ -4,13 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
 from itertools import product
 from typing import Any, Self, TypeVar
 
 import grpc
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from tritonclient.grpc import InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException

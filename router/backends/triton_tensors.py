@@ -1,10 +1,11 @@
 """Between `router.query`'s values and the tensors of Triton's models (`cloud.wire`)."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from tritonclient.grpc import InferInput, InferResult
 
 from cloud.wire import (

@@ -149,8 +149,8 @@ class Records(Protocol):
         """From the nearest tier that has it, within `read_ms` altogether; a record found far is promoted."""
         ...
 
-    def write(self, record: Record) -> None:
-        """Into memory now, into the other tiers behind the caller's back."""
+    def write(self, record: Record, *, on_site: bool = False) -> None:
+        """Into memory now, into the other tiers behind the caller's back; with `on_site` not into one elsewhere."""
         ...
 
     def scan(self, kind: Kind) -> AsyncIterator[Record]:

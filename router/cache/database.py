@@ -315,8 +315,14 @@ class Reading:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection with small, bounded memory."""
-    connection = sqlite3.connect(path, isolation_level=None, timeout=0.25)
+    """A connection with small, bounded memory.
+
+    With `unix-excl` the log's index is in this process's memory instead of a mapped file: a write to a mapped page of a
+    file system that has become read-only ends the process (SIGBUS). https://www.sqlite.org/vfs.html
+    """
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?vfs=unix-excl", uri=True, isolation_level=None, timeout=0.25
+    )
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_VALUE_BYTES)
     for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0", "cache_size=-1024", "temp_store=MEMORY"):
         connection.execute(f"PRAGMA {pragma}").fetchall()

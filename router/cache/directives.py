@@ -5,14 +5,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from router.config.cache import Freshness
 
 
-@dataclass(frozen=True, slots=True)
-class CacheControl:
+class CacheControl(Struct, frozen=True):
     """The directives of a request; durations in seconds, None where the request says nothing."""
 
     no_cache: bool = False
@@ -24,8 +24,7 @@ class CacheControl:
     stale_if_error_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Caching:
+class Caching(Struct, frozen=True):
     """All that a request says: directives, the tags that its answer is to be found by, the answers that it has."""
 
     control: CacheControl = CacheControl()
@@ -34,6 +33,8 @@ class Caching:
 
     def has(self, answer_id: str) -> bool:
         """Whether the client has this answer; the comparison is the weak one, as RFC 9110 asks of `If-None-Match`."""
+        if not self.none_match:
+            return False
         listed = {tag.strip().removeprefix("W/").strip('"') for tag in self.none_match.split(",")}
         return answer_id in listed
 

@@ -71,11 +71,12 @@ class EmbeddingCache:
         self._count(hit=found is not None)
         return found
 
-    def write(self, maker: Maker, tenant: str, content: Input, made: StoredVector) -> None:
+    def write(self, maker: Maker, tenant: str, content: Input, made: StoredVector, *, on_site: bool = False) -> None:
         """Keep a vector for as long as the configuration says."""
         now = time.time()
         key, value = make_key(maker, tenant, content), _pack(made)
-        self._records.write(Record(key, Kind.EMBEDDING, value, tenant, maker.name, now, now + self._ttl_s))
+        record = Record(key, Kind.EMBEDDING, value, tenant, maker.name, now, now + self._ttl_s)
+        self._records.write(record, on_site=on_site)
 
     def _count(self, *, hit: bool) -> None:
         self._counters[hit].inc()

@@ -4,11 +4,10 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from router.decision import Decision, Evidence, Reason, Score, Target, Tier
 from router.query import Choice, Completion, Delta, Finish, TokenLogprob, Usage
@@ -17,8 +16,7 @@ _PIECE = re.compile(r"\s*\S{1,64}|\s+")
 _WORDS_A_PIECE: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(Struct, frozen=True):
     """What names an answer: the same for everyone who gets it, now and later. `created` is in Unix seconds."""
 
     answer_id: str = field(default_factory=lambda: secrets.token_hex(12))

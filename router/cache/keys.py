@@ -1,11 +1,11 @@
 """Which stored answer is a request's own: a digest over everything that shapes an answer."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from router.config.cache import Storable
 from router.decision import Rules
@@ -18,15 +18,19 @@ Fingerprint = Callable[[str], Sequence[str]]
 """What else shapes the answers to a requested model: configuration, score artifact, versions of its targets' models."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheKey:
-    """`exact` is of the whole request; `partition` of all but the last user turn `text`, if it may be answered by an
-    answer to a similar one.
+class CacheKey(Struct, frozen=True):
+    """`exact` is a digest of the whole request. If it may be answered by an answer to a similar one, `before` is all of
+    it but the last user turn `text`.
     """
 
     exact: bytes
-    partition: bytes | None = None
+    before: bytes | None = None
     text: str = ""
+
+    @property
+    def partition(self) -> bytes | None:
+        """A digest of `before`, which an exact hit has no use for."""
+        return None if self.before is None else _digest(b"partition", self.before)
 
 
 class KeyMaker:
@@ -45,8 +49,7 @@ class KeyMaker:
             return CacheKey(_digest(b"exact", self._encode((*head, prompt))))
         last = prompt.messages[-1]
         before = self._encode((*head, prompt.messages[:-1], last.name))
-        exact = _digest(b"exact", before, last.text.encode())
-        return CacheKey(exact, _digest(b"partition", before), last.text)
+        return CacheKey(_digest(b"exact", before + last.text.encode()), before, last.text)
 
 
 def is_storable(parameters: Parameters, storable: Storable) -> bool:
@@ -54,9 +57,6 @@ def is_storable(parameters: Parameters, storable: Storable) -> bool:
     return storable is Storable.ALL or parameters.temperature == 0 or parameters.seed is not None
 
 
-def _digest(purpose: bytes, *parts: bytes) -> bytes:
-    """32 bytes. At most the last part is of free length, all before it delimit themselves."""
-    digest = blake2b(digest_size=32, person=purpose)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
+def _digest(purpose: bytes, content: bytes) -> bytes:
+    """32 bytes. `content` says where each of its parts ends, but for the last one."""
+    return blake2b(content, digest_size=32, person=purpose).digest()

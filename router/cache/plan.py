@@ -1,7 +1,8 @@
 """What one request has to do with the cache."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from router.cache.directives import Caching
 from router.cache.keys import CacheKey
@@ -24,8 +25,7 @@ class CacheStatus(StrEnum):
         return self in {CacheStatus.HIT, CacheStatus.SEMANTIC}
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """One request's business with the cache: without a key it has none; one that does not read may be kept."""
 
     query: Query

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from router.cache import Kind, Record, Records
 from router.cache.directives import Caching, Use, judge_use, lifetime_s, longest_use_s
@@ -18,8 +19,7 @@ from router.decision import Rules
 from router.query import Query
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """A stored answer, and what it is good for."""
 
     entry: Entry
@@ -31,9 +31,9 @@ class Hit:
 class Similar(Protocol):
     """See `router.cache.similar`."""
 
-    async def find(self, key: CacheKey, tenant: str) -> Found | None: ...
+    async def find(self, key: CacheKey, tenant: str, *, on_site: bool) -> Found | None: ...
 
-    async def add(self, key: CacheKey, record: Record) -> None: ...
+    async def add(self, key: CacheKey, record: Record, *, on_site: bool) -> None: ...
 
     def forget(self, found: Found) -> None: ...
 
@@ -110,14 +110,14 @@ class ResponseCache:
         now, tenant = self._clock(), plan.query.tenant
         ends = now + longest_use_s(plan.freshness)
         record = Record(key.exact, Kind.RESPONSE, value, tenant, entry.target, now, ends, plan.caching.tags)
-        self._records.write(record)
+        self._records.write(record, on_site=plan.query.on_site)
         if self._similar is not None:
-            await self._similar.add(key, record)
+            await self._similar.add(key, record, on_site=plan.query.on_site)
 
     async def _find_similar(self, plan: Plan, key: CacheKey) -> Hit | None:
-        if self._similar is None or key.partition is None:
+        if self._similar is None or key.before is None:
             return None
-        found = await self._similar.find(key, plan.query.tenant)
+        found = await self._similar.find(key, plan.query.tenant, on_site=plan.query.on_site)
         if found is None:
             return None
         record = await self._records.read(found.key)

@@ -19,7 +19,7 @@ BLOCK: Final = 64
 small a one visits them all anyway."""
 _CONNECTIVITY: Final = 16
 _EXPANSION_ADD: Final = 128
-_EXPANSION_SEARCH: Final = 96
+_EXPANSION_SEARCH: Final = 64
 
 
 class Segment:

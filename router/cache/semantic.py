@@ -122,6 +122,7 @@ class SemanticCache:
         model: str,
         tags: tuple[str, ...],
         expires_at: float,
+        on_site: bool = False,
     ) -> None:
         """Have `find` know, in this partition, that `text` was answered under `key`. Returns at once, never raises."""
         fit = self._fit(text, vector)
@@ -129,7 +130,7 @@ class SemanticCache:
             return
         question = Question(partition, Entry(key, text, tenant, model, tags, expires_at), fit)
         self._index_question(question)
-        self._records.write(self._semantic_records.write_question(question, self._clock()))
+        self._records.write(self._semantic_records.write_question(question, self._clock()), on_site=on_site)
 
     def forget(self, partition: bytes, key: bytes) -> None:
         """There is no answer under this key any more."""

@@ -15,7 +15,7 @@ from router.cache.semantic import Found, SemanticCache
 class Embed(Protocol):
     """A text's vector of length 1, or None when it cannot be had now."""
 
-    async def __call__(self, text: str, tenant: str) -> Floats | None: ...
+    async def __call__(self, text: str, tenant: str, *, on_site: bool) -> Floats | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +26,23 @@ class SimilarAnswers:
     embed: Embed
     auditor: Auditor[Plan]
 
-    async def find(self, key: CacheKey, tenant: str) -> Found | None:
+    async def find(self, key: CacheKey, tenant: str, *, on_site: bool) -> Found | None:
         """Where such an answer is."""
-        if key.partition is None or not self.cache.gate(key.partition).passable:
+        partition = key.partition
+        if partition is None or not self.cache.gate(partition).passable:
             return None
-        vector = await self.embed(key.text, tenant)
-        return None if vector is None else await self.cache.find(key.partition, key.text, vector)
+        vector = await self.embed(key.text, tenant, on_site=on_site)
+        return None if vector is None else await self.cache.find(partition, key.text, vector)
 
-    async def add(self, key: CacheKey, record: Record) -> None:
+    async def add(self, key: CacheKey, record: Record, *, on_site: bool) -> None:
         """An answer that similar questions may get from now on."""
-        if key.partition is None:
+        partition = key.partition
+        if partition is None:
             return
-        vector = await self.embed(key.text, record.tenant)
+        vector = await self.embed(key.text, record.tenant, on_site=on_site)
         if vector is not None:
             self.cache.add(
-                key.partition,
+                partition,
                 key.exact,
                 key.text,
                 vector,
@@ -48,6 +50,7 @@ class SimilarAnswers:
                 model=record.model,
                 tags=record.tags,
                 expires_at=record.expires_at,
+                on_site=on_site,
             )
 
     def forget(self, found: Found) -> None:

@@ -52,6 +52,7 @@ class TieredRecords:
         self._memory = MemoryTier(config.memory.most_bytes, self._flushes)
         self._disk = DiskTier(config.disk, self._flushes) if config.disk else None
         self._shared = SharedTier(config.shared, self._flushes) if config.shared else None
+        self._elsewhere = {TierName.SHARED} if config.shared and not config.shared.on_site else set()
         self._read_s = config.read_ms / 1e3
         self._pause_s = config.breaker_s
         self._listeners: list[tuple[Kind, Learn]] = []
@@ -107,16 +108,19 @@ class TieredRecords:
         until = time.monotonic() + self._read_s
         for number, guarded in enumerate(self._guarded):
             left_s = (until - time.monotonic()) / (len(self._guarded) - number)
+            if left_s <= 0:  # a tier that was not asked is not to blame
+                return None
             record = await guarded.read(key, left_s)
             if record is not None:
                 return self._promote(record, self._guarded[:number])
         return None
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Record, *, on_site: bool = False) -> None:
         """See `Records`; what a slow tier has no time for is dropped and counted."""
         self._memory.put(record)
         for guarded in self._guarded:
-            guarded.queue(record)
+            if not on_site or guarded.name not in self._elsewhere:
+                guarded.queue(record)
 
     async def scan(self, kind: Kind) -> AsyncIterator[Record]:
         """See `Records`; it ends early when the disk fails."""

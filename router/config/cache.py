@@ -30,12 +30,14 @@ class SharedTier(Section, frozen=True, kw_only=True):
     """A Valkey or Redis that replicas share. Bound it with its own `maxmemory` and an `allkeys-*` eviction policy.
 
     All keys begin with `prefix`. `announcements` is how many of the last semantic entries a starting replica learns.
+    Unless it is `on_site`, nothing that is made of edge-only data is written to it.
     """
 
     url: Annotated[str, Meta(pattern=r"^(rediss?|unix)://.+$")]
     password_file: Path | None = None
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9:_-]{1,32}$")] = "hybrid:"
     announcements: Annotated[int, Meta(ge=0, le=1_000_000)] = 20_000
+    on_site: bool = False
 
 
 class Tiers(Section, frozen=True):

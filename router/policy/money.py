@@ -5,9 +5,11 @@ A price a million tokens with up to six decimals is a whole number of picos a to
 and limits down, so that rounding never spends more.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Self
+
+from msgspec.structs import replace
 
 from router.config import Price
 from router.query import Conversation, Query, Usage

@@ -187,7 +187,11 @@ class ScoringService:
         return rating
 
     async def _refine(self, model: Model, query: Query) -> _Rating | None:
-        vector = await self._embedder.embed(query.prompt.text, query.tenant) if self._embedder else None
+        vector = (
+            await self._embedder.embed(query.prompt.text, query.tenant, on_site=query.on_site)
+            if self._embedder
+            else None
+        )
         if vector is None:
             return None
         embedded = EmbeddedPrompt(query.prompt, vector)

@@ -26,6 +26,7 @@ class PlainRecords:
         self._replicas = [] if replicas is None else replicas
         self._replicas.append(self)
         self._learners: dict[Kind, list[Learn]] = {kind: [] for kind in Kind}
+        self.on_site: set[bytes] = set()
         self._clock = clock
         self._flush_s = flush_s
         self._hits = self._misses = self._writes = 0
@@ -41,9 +42,11 @@ class PlainRecords:
     async def read(self, key: bytes) -> Record | None:
         return self.peek(key)
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Record, *, on_site: bool = False) -> None:
         self._writes += 1
         self.kept[record.key] = record
+        if on_site:
+            self.on_site.add(record.key)
         for replica in self._replicas:
             if replica is not self:
                 for learn in replica._learners[record.kind]:

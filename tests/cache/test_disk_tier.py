@@ -4,6 +4,8 @@ import asyncio
 import random
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from router.cache.database import SCHEMA_VERSION
 from router.cache.disk import DiskTier
 from router.cache.flushes import Flushes
 from router.config import cache as config
-from tests.cache.small_disk import small_disk
+from tests.cache.servers import small_disk
 from tests.cache.tier_records import make_key, make_record
 
 _MOST = 4_194_304
@@ -118,6 +120,23 @@ async def test_nobody_else_may_read_it(tmp_path: Path) -> None:
 
         assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new").iterdir()} == {0o600}
         assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+
+
+async def test_nothing_of_the_file_is_mapped_and_it_is_one_routers_alone(tmp_path: Path) -> None:
+    """A write to a mapped page would end the process where the disk has become read-only."""
+    async with make_tier(tmp_path) as tier:
+        await tier.write([record := make_record("a")])
+        assert await tier.read(record.key) == record
+
+        check_alone(tmp_path)
+
+
+def check_alone(folder: Path) -> None:
+    """While it is open here: no page of it is mapped, and another process is kept out."""
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+    reading = f"import sqlite3; sqlite3.connect({str(file_of(folder))!r}).execute('SELECT * FROM records')"
+    other = subprocess.run([sys.executable, "-c", reading], capture_output=True, text=True, check=False)
+    assert "database is locked" in other.stderr
 
 
 async def test_scans_a_kind_newest_first(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ import asyncio
 import random
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from router.cache import TierName
 from router.cache.keys import KeyMaker
@@ -19,7 +19,7 @@ from router.config import cache as config
 from router.decision import Rules, Tier
 from router.query import Conversation, Message, Parameters, Query
 from router.telemetry import Telemetry
-from tests.cache.redis_server import running_redis
+from tests.cache.servers import running_redis
 from tests.router.places import Bench, Judge, Place, bench, read
 
 pytestmark = pytest.mark.anyio

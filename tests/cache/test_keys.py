@@ -1,13 +1,13 @@
 """No request ever gets an entry of a different key, and keys are equal exactly when what shapes an answer is."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import fields, replace
 
 from router.cache.keys import CacheKey, KeyMaker, is_storable
 from router.config.cache import Storable

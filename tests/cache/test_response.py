@@ -1,19 +1,21 @@
 """The response cache and single-flight in the pipeline, over places that count what they are asked."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
+from router.cache import Record
 from router.cache.keys import KeyMaker
 from router.cache.plan import CacheStatus
 from router.cache.response import ResponseCache
 from router.config import Check
 from router.config.cache import Freshness, Storable
 from router.config.cache import ResponseCache as ResponseSection
-from router.decision import Rules, Tier
+from router.decision import Label, Rules, Tier
 from router.errors import BackendError, DeadlineError, NotCachedError, RefusedError, UnavailableError
 from router.pipeline import Answer, StreamedAnswer
 from router.query import Conversation, Message, Parameters, Priority, Query
@@ -52,13 +54,16 @@ class World:
 
 
 @asynccontextmanager
-async def world(section: ResponseSection | None = None, edge: Place | None = None) -> AsyncIterator[World]:
-    records, fingerprint, now = PlainRecords(clock=lambda: now[0]), ["1"], [1e9]
+async def world(
+    section: ResponseSection | None = None, edge: Place | None = None, records: type[PlainRecords] = PlainRecords
+) -> AsyncIterator[World]:
+    now, fingerprint = [1e9], ["1"]
+    kept = records(clock=lambda: now[0])
     edge, cloud = edge or Place(["e1 ", "e2 ", "e3"]), Place(["c1 ", "c2"])
     section = section or ResponseSection(freshness=BRIEF)
-    cache = ResponseCache(section, records, KeyMaker(lambda _: list(fingerprint)), clock=lambda: now[0])
+    cache = ResponseCache(section, kept, KeyMaker(lambda _: list(fingerprint)), clock=lambda: now[0])
     async with bench(edge, cloud, Judge(), check=UNTRIED, cache=cache) as made:
-        yield World(made, edge, cloud, records, fingerprint, now)
+        yield World(made, edge, cloud, kept, fingerprint, now)
 
 
 def text(answer: Answer) -> str:
@@ -117,6 +122,16 @@ async def test_a_failed_stream_fills_nothing() -> None:
         assert not here.records.kept
 
 
+async def test_a_stream_that_ends_before_its_answer_does_is_a_failure_and_fills_nothing() -> None:
+    async with world(edge=Place(["e1 ", "e2 "], ends=False)) as here:
+        streamed = await here.stream()
+        with pytest.raises(BackendError):
+            await read(streamed)
+        await streamed.pieces.aclose()
+
+        assert not here.records.kept
+
+
 async def test_a_degraded_answer_fills_nothing() -> None:
     async with world(edge=Place(["e1 "], fails_at=0, failure=UnavailableError)) as here:
         answer = await here.answer(rules=Rules(threshold=1))
@@ -136,6 +151,15 @@ async def test_only_deterministic_requests_are_cached_by_default(temperature: fl
     async with world(ResponseSection(store=Storable.ALL)) as here:
         statuses = [(await here.answer(query)).origin.status for _ in range(2)]
         assert statuses == [CacheStatus.MISS, CacheStatus.HIT]
+
+
+async def test_an_answer_about_data_that_must_not_leave_is_kept_on_site() -> None:
+    async with world() as here:
+        await here.answer()
+        await here.answer(replace(SURE, on_site=True), Rules(labels=frozenset({Label.EDGE_ONLY})))
+
+        assert len(here.records.kept) == 2
+        assert len(here.records.on_site) == 1
 
 
 async def test_a_tenant_never_gets_anothers_answer() -> None:
@@ -222,6 +246,20 @@ async def test_a_stale_answer_is_served_while_one_new_one_is_made() -> None:
         fresh = await here.answer()
         assert (fresh.origin.status, fresh.origin.age_s) == (CacheStatus.HIT, 0)
         assert fresh.origin.stamp != first.origin.stamp
+
+
+async def test_only_so_many_stale_answers_are_made_anew_at_once() -> None:
+    async with world(edge=Place(["e1 "])) as here:
+        queries = [replace(SURE, parameters=replace(SURE.parameters, seed=seed)) for seed in range(30)]
+        for query in queries:
+            await here.answer(query)
+        here.now[0] += 120
+        here.edge.delays_s = [0.05]
+
+        statuses = {(await here.answer(query)).origin.status for query in queries}
+        await asyncio.sleep(0.01)
+        assert statuses == {CacheStatus.HIT}
+        assert 1 < here.edge.running <= 8
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -368,6 +406,26 @@ async def test_an_urgent_request_does_not_wait_in_a_patient_ones_place() -> None
         await asyncio.gather(here.answer(patient), here.answer(urgent))
 
         assert [query.priority for query in here.edge.asked] == [Priority.BATCH, Priority.INTERACTIVE]
+
+
+class FarRecords(PlainRecords):
+    """A read takes its time, and finds what was there when it began."""
+
+    delays_s: Iterator[float] = iter(())
+
+    async def read(self, key: bytes) -> Record | None:
+        found = self.peek(key)
+        await asyncio.sleep(next(self.delays_s, 0))
+        return found
+
+
+async def test_who_looked_far_while_the_answer_came_does_not_ask_again() -> None:
+    async with world(records=FarRecords) as here:
+        here.records.delays_s = iter([0.005, 0.1])  # type: ignore[attr-defined]
+        first, second = await asyncio.gather(here.answer(), here.answer())
+
+        assert (first.origin.status, second.origin.status) == (CacheStatus.MISS, CacheStatus.HIT)
+        assert here.asked == 1
 
 
 async def _outcome(asking: object) -> object:

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from loadtests.redis_server import RedisServer
 from router.cache import CacheTier, Flush, Kind, Record, Selector, TierName
 from router.cache.disk import DiskTier
 from router.cache.flushes import Flushes
 from router.cache.memory import MemoryTier
 from router.cache.shared import SharedTier
 from router.config import cache as config
-from tests.cache.redis_server import RedisServer, running_redis
+from tests.cache.servers import running_redis
 from tests.cache.tier_records import make_key, make_record
 
 Open = Callable[[Flushes], contextlib.AbstractAsyncContextManager[CacheTier]]

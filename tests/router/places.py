@@ -70,6 +70,7 @@ class Place:
     version: str = ""
     obeys_deadlines: bool = False
     says: Callable[[Query], Sequence[str]] | None = None
+    ends: bool = True
 
     async def stream(self, query: Query) -> AsyncGenerator[Delta, None]:
         self.asked.append(query)
@@ -83,8 +84,9 @@ class Place:
                     raise self.failure("broken")
                 if text:
                     yield Delta(0, text, self._logprobs(query, text))
-            yield Delta(0, finish=Finish.STOP)
-            yield Delta(0, usage=self._usage())
+            if self.ends:
+                yield Delta(0, finish=Finish.STOP)
+                yield Delta(0, usage=self._usage())
         finally:
             try:
                 await asyncio.sleep(0)  # a place says goodbye, and may be cut short in it

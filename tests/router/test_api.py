@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import httpx
 import openai
 import pytest
@@ -159,6 +160,9 @@ async def test_neither_prompts_nor_keys_are_in_metrics_or_log(
     await client.post("/v1/chat/completions", json={**HELLO, "messages": [{"role": "user", "content": "CANARY-77"}]})
 
     metrics = (await client.get("/metrics")).text
+    with anyio.fail_after(5):
+        while "router.requests" not in caplog.text:  # noqa: ASYNC110 - the log is written behind the answers
+            await anyio.sleep(0.005)
 
     assert 'status="503"' in metrics
     for seen in (metrics, caplog.text):

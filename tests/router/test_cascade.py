@@ -1,12 +1,13 @@
 """The edge's answer on trial: kept or replaced, whole and streamed, and never a mixture."""
 
 import asyncio
+import dataclasses
 import time
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from router.config import Check
 from router.decision import Decision, Evidence, Reason, Rules, Score, Tier
@@ -81,7 +82,7 @@ async def test_the_client_gets_the_log_probabilities_that_it_asked_for(top: int 
 
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_an_edge_without_log_probabilities_is_judged_without(streamed: bool) -> None:
-    edge, judge = replace(easy(), refuses_logprobs=True), Judge(last=0.2)
+    edge, judge = dataclasses.replace(easy(), refuses_logprobs=True), Judge(last=0.2)
     async with bench(edge, strong(), judge) as made:
         for _ in range(2):
             if streamed:
@@ -128,7 +129,7 @@ async def test_what_configuration_and_request_say_of_the_check(rules: Rules, che
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_failing_edge_is_the_clouds_turn_without_a_verdict(streamed: bool) -> None:
     judge = Judge(last=0.1)
-    async with bench(replace(easy(), fails_at=2), strong(), judge) as made:
+    async with bench(dataclasses.replace(easy(), fails_at=2), strong(), judge) as made:
         if streamed:
             begun = await made.stream()
             decision, text = begun.origin.decision, await read(begun)
@@ -144,7 +145,7 @@ async def test_a_failing_edge_is_the_clouds_turn_without_a_verdict(streamed: boo
 
 async def test_when_the_cloud_fails_the_edges_answer_is_there_already() -> None:
     edge = easy()
-    async with bench(edge, replace(strong(), fails_at=0), Judge(last=0.9)) as made:
+    async with bench(edge, dataclasses.replace(strong(), fails_at=0), Judge(last=0.9)) as made:
         answer = await made.answer()
         streamed = await made.stream()
 
@@ -156,7 +157,7 @@ async def test_when_the_cloud_fails_the_edges_answer_is_there_already() -> None:
 
 async def test_when_the_cloud_fails_a_long_stream_begins_again_at_the_edge() -> None:
     edge = Place([f"e{n} " for n in range(40)])
-    async with bench(edge, replace(strong(), fails_at=0), Judge(last=0.9)) as made:
+    async with bench(edge, dataclasses.replace(strong(), fails_at=0), Judge(last=0.9)) as made:
         streamed = await made.stream()
 
         assert await read(streamed) == "".join(edge.pieces)
@@ -192,7 +193,7 @@ async def test_a_target_that_took_no_work_is_not_paid(
     async def receive(made: Bench) -> str:
         return await read(await made.stream(rules=Rules(wish=Tier.CLOUD)))
 
-    cloud = replace(strong(), fails_at=fails_at, failure=failure)
+    cloud = dataclasses.replace(strong(), fails_at=fails_at, failure=failure)
     async with bench(easy(), cloud, Judge()) as made:
         with pytest.raises(failure):
             await (receive(made) if streamed else made.answer(rules=Rules(wish=Tier.CLOUD)))

@@ -1,9 +1,9 @@
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from edge.engine.settings import ConfigError
 from loadtests.policy_traffic import CLOUD, Answers, Clock, Crowd, Spending

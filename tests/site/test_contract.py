@@ -4,13 +4,13 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnxruntime as ort
 import pytest
+from msgspec.structs import replace
 
 from cloud.config import ChatConfig, EmbedConfig, Provider, TritonConfig
 from cloud.installation import has_nvidia_device
@@ -222,9 +222,9 @@ async def test_an_expired_deadline_stops_embeddings(backend: Backend) -> None:
     with pytest.raises(DeadlineError):
         await backend.embed(EmbeddingQuery(texts, deadline=started + 0.05))
     failed_s = time.monotonic() - started
-    await backend.embed(EmbeddingQuery(("A cat.",), deadline=time.monotonic() + 1))
+    await backend.embed(EmbeddingQuery(("A cat.",), deadline=time.monotonic() + 3))
 
-    assert failed_s < 0.5
+    assert failed_s < 1
 
 
 async def test_what_the_target_cannot_hold_is_the_callers_mistake(backend: Backend) -> None:

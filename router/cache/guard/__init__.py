@@ -9,6 +9,7 @@ is refused: a miss costs one generation, a false hit a wrong answer.
 from functools import lru_cache
 
 from router.cache.guard.comparison import Comparison
+from router.cache.guard.forms import read_form, refuse_form
 from router.cache.guard.lexicon import Lexicon
 from router.cache.guard.reading import Reader, normalise
 from router.cache.guard.refusal import Refusal
@@ -25,6 +26,7 @@ class Guard:
 
     def __init__(self) -> None:
         lexicon = Lexicon.load()
+        self._read_form = lru_cache(REMEMBERED)(read_form)
         self._read = lru_cache(REMEMBERED)(Reader(lexicon).read)
         self._comparison = Comparison(lexicon)
 
@@ -34,4 +36,5 @@ class Guard:
             return Refusal.LENGTH
         if asked == stored or normalise(asked) == normalise(stored):
             return None
-        return self._comparison.refuse(self._read(asked), self._read(stored))
+        refusal = refuse_form(self._read_form(asked), self._read_form(stored))
+        return refusal or self._comparison.refuse(self._read(asked), self._read(stored))

@@ -21,6 +21,7 @@ from router.cache.guard.words import (
     NEGATIONS,
     OTHERS,
     PAST,
+    PASTS,
     PRESENT,
     QUANTIFIERS,
     RELATIONS,
@@ -46,7 +47,6 @@ _PUNCTUATION: Final = frozenset(".,;:?!'\"()[]-–—…")
 _PARTICIPLES: Final = (
     frozenset(form for form in IRREGULAR if form.endswith(("n", "t", "d", "ne", "k", "g", "m"))) | UNCHANGED
 )
-_PASTS: Final = frozenset(form for form, verb in IRREGULAR.items() if not form.endswith("s") and form != verb)
 
 
 class Token(Struct, gc=False):
@@ -437,7 +437,7 @@ class _Scan:
         if self._be and token.relation == "to do" and self._tokens and self._ends(following):
             last = self._tokens[-1]  # easy to read: who is read comes first
             token.passive = token.passive or (not last.relation and self._lexicon.pos(last.lemma)[:1] == "a")
-        token.finite_past = not token.passive and (token.word.endswith("ed") or token.word in _PASTS)
+        token.finite_past = not token.passive and (token.word.endswith("ed") or token.word in PASTS)
 
 
 _PARTICLES: Final = frozenset(["on", "off", "up", "down", "out", "over", "away", "in", "back"])

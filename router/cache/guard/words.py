@@ -143,3 +143,5 @@ GRADES: Final = {
     "further": ("far", "er"), "farther": ("far", "er"), "furthest": ("far", "est"), "farthest": ("far", "est"),
     "elder": ("old", "er"), "eldest": ("old", "est"),
 }  # fmt: skip
+
+PASTS: Final = frozenset(form for form, verb in IRREGULAR.items() if not form.endswith("s") and form != verb)

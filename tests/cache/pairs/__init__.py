@@ -1,9 +1,10 @@
 """
 Pairs of questions for the semantic cache's guards: minimal edits that change the answer, paraphrases that do not.
 
-`tuning.txt` and `test.txt` (and `first.txt`, which says what became of it) hold families of questions, none in two. A
-family is a name, its slots with their values, phrasings (`=`) that all ask the same, and edits (`!`) that make another
-question of any phrasing that has the words:
+`tuning.txt`, `test.txt` and `blind.txt` (and `first.txt`, which says what became of it) hold families of questions,
+none in two. Whoever wrote `blind.txt` had read neither the guards nor the other parts, but for two families that show
+the form and the names of all. A family is a name, its slots with their values, phrasings (`=`) that all ask the same,
+and edits (`!`) that make another question of any phrasing that has the words:
 
     [name]
     {slot:kind} value | value
@@ -16,9 +17,10 @@ import itertools
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
 FILLS, MOST_HARD, SAME_PHRASING = 8, 48, 0.75
 
@@ -29,6 +31,7 @@ class Part(StrEnum):
     TUNING = "tuning"
     FIRST = "first"
     TEST = "test"
+    BLIND = "blind"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,10 @@ class Edit:
     old: str
     new: str
     swap: bool
+
+    def fill(self, values: dict[str, str]) -> Self:
+        """The edit with the values of a filling in its slots."""
+        return replace(self, old=self.old.format(**values), new=self.new.format(**values))
 
     def apply(self, text: str) -> str | None:
         """The other question, or None where the words are not there."""
@@ -97,7 +104,7 @@ class Family:
         return list(dict.fromkeys(pair for pair in turns if pair is not None))[:MOST_HARD]
 
     def _edited(self, edit: Edit, fill: dict[str, str], draw: random.Random) -> Iterator[Pair]:
-        own = Edit(edit.kind, edit.old.format(**fill), edit.new.format(**fill), edit.swap)
+        own = edit.fill(fill)
         for phrasing in draw.sample(self.phrasings, len(self.phrasings)):
             text = phrasing.format(**fill)
             edited = own.apply(text)

@@ -24,18 +24,23 @@ ANSWERS: Final = (
 async def serving_garbage(port: int, *answers: bytes) -> AsyncIterator[None]:
     """On this port, each of the answers in turn, whatever was asked."""
     given = 0
+    writers: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal given
+        writers.add(writer)
         with contextlib.suppress(OSError):
             while await reader.read(65_536):
                 writer.write((answers or ANSWERS)[given % len(answers or ANSWERS)])
                 given += 1
                 await writer.drain()
         writer.close()
+        writers.discard(writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", port)
     try:
         yield
     finally:
         server.close()
+        for writer in list(writers):  # who is connected is not to get more of it
+            writer.close()

@@ -1,8 +1,8 @@
-"""kill -9 while records are written, the short form of `make prove-cache-kill`."""
+"""kill -9 while records are written, the short form of `make prove-disk-kill`."""
 
 from pathlib import Path
 
-from loadtests.prove_cache_kill import Progress, is_exact, make_key, make_record, prove
+from loadtests.prove_disk_kill import Progress, is_exact, make_key, make_record, prove
 
 
 def test_a_killed_process_leaves_only_what_it_wrote(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A real Redis of the test's own, which can be stopped, hung and started again on its port."""
+"""A real Redis of one's own, which can be stopped, hung and started again on its port."""
 
 import contextlib
 import shutil
@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 _START_S = 10.0
+
+
+class NoServerError(Exception):
+    """Neither program is installed."""
 
 
 class RedisServer:
@@ -28,10 +30,14 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Run until it answers."""
+        """Run until it answers.
+
+        Raises:
+            NoServerError: there is none.
+        """
         program = shutil.which("valkey-server") or shutil.which("redis-server")
         if program is None:
-            pytest.skip("neither valkey-server nor redis-server is installed")
+            raise NoServerError("neither valkey-server nor redis-server is installed")
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
         self._process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
         until = time.monotonic() + _START_S
@@ -42,7 +48,7 @@ class RedisServer:
         raise RuntimeError("the server did not start")
 
     def stop(self) -> None:
-        """Kill it; everything in it is lost."""
+        """SIGKILL; everything in it is lost."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -50,13 +56,22 @@ class RedisServer:
 
     def hang(self) -> None:
         """It keeps its connections and takes new ones, but answers nothing."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
+
+    def empty(self) -> None:
+        """FLUSHALL."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            connection.sendall(b"FLUSHALL\r\n")
+            if connection.recv(64) != b"+OK\r\n":
+                raise RuntimeError("the server was not flushed")
 
     def go_on(self) -> None:
         """As before."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
 
 
 @contextlib.contextmanager
