@@ -28,7 +28,7 @@ def edge(path: Path, log_level: str) -> None:
 
     \b
     Example:
-      hybrid edge --config deploy/sites/demo/edge.yaml
+      hybrid edge --config .demo/edge.yaml
     """
     from edge.app import create_app  # noqa: PLC0415 - `--help` needs none of the server's packages
     from edge.engine.errors import EngineError  # noqa: PLC0415

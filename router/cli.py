@@ -28,6 +28,7 @@ _ELSEWHERE = {
     "calibrate": "router.calibration.cli:calibrate",
     "cache": "router.cache_cli:cache",
     "top": "router.top_cli:top",
+    "site": "deploy.site.cli:site",
 }
 
 
@@ -97,7 +98,7 @@ def serve(path: Path, log_level: str) -> None:
 
     \b
     Example:
-      hybrid serve --config deploy/sites/demo/router.yaml
+      hybrid serve --config .demo/router.yaml
     """
     from edge.serving import Drain  # noqa: PLC0415 - other commands do not need the server's packages
     from edge.serving import serve as serve_app  # noqa: PLC0415
@@ -128,7 +129,7 @@ def check(path: Path) -> None:
 
     \b
     Example:
-      hybrid check deploy/sites/demo/router.yaml
+      hybrid check .demo/router.yaml
     """
     from edge.serving import Drain  # noqa: PLC0415
     from router.app import create_app  # noqa: PLC0415

@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("router.api",),
     ("router.app", "router.evaluation"),
     ("router.calibration", "router.operating"),
-    ("router.cache_cli", "router.top_cli"),
+    ("router.cache_cli", "router.top_cli", "router.health_cli"),
     ("router.cli",),
     ("router.__main__",),
 )

@@ -62,7 +62,7 @@ class TritonBackend:
         self._name = name
         self._config = config
         self._template = template
-        self._client = InferenceServerClient(config.address)
+        self._client = _connect(config)
         self._group = asyncio.TaskGroup()
         self._running: set[asyncio.Task[None]] = set()
         self._said = ""
@@ -247,6 +247,19 @@ class TritonBackend:
         if self._config.cancel is Cancel.CALL:
             outcome.add_done_callback(lambda done: done.cancelled() and task.cancel())
         return outcome
+
+
+def _connect(config: TritonTarget) -> InferenceServerClient:
+    """The one channel of every call to this target, unary or stream."""
+    if config.tls is None:
+        return InferenceServerClient(config.address)
+    return InferenceServerClient(
+        config.address,
+        ssl=True,
+        root_certificates=str(config.tls.ca_file),
+        certificate_chain=str(config.tls.certificate_file),
+        private_key=str(config.tls.key_file),
+    )
 
 
 @contextmanager

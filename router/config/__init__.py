@@ -179,11 +179,19 @@ class Cancel(StrEnum):
     CALL = "call"
 
 
+class Tls(Section, frozen=True, kw_only=True):
+    """Mutual TLS: who may have signed the server's certificate, and what this router shows of itself (PEM files)."""
+
+    ca_file: Path
+    certificate_file: Path
+    key_file: Path
+
+
 class TritonTarget(TargetSection, frozen=True, kw_only=True, tag="triton"):
     """A Triton server with a `chat` model that speaks the vLLM backend's contract, and/or an `embed` model.
 
     `template` is the tokenizer_config.json that holds the chat model's template; `temperature` is for requests that
-    give none.
+    give none. Without `tls` everything said to it can be read on the way: keep it on one machine or network of yours.
     """
 
     address: Annotated[str, Meta(pattern=r"^[^/]+:\d+$")]
@@ -192,6 +200,7 @@ class TritonTarget(TargetSection, frozen=True, kw_only=True, tag="triton"):
     template: Path | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] = 1.0
     cancel: Cancel = Cancel.CALL
+    tls: Tls | None = None
 
 
 AnyTarget = OpenAITarget | TritonTarget
@@ -350,6 +359,10 @@ def _check_files(config: Config) -> str | None:
     for name, target in config.targets.items():
         if isinstance(target, TritonTarget):
             files[f"targets.{name}.template"] = target.template
+            if target.tls is not None:
+                files[f"targets.{name}.tls.ca_file"] = target.tls.ca_file
+                files[f"targets.{name}.tls.certificate_file"] = target.tls.certificate_file
+                files[f"targets.{name}.tls.key_file"] = target.tls.key_file
         else:
             files[f"targets.{name}.key_file"] = target.key_file
     for key, file in files.items():

@@ -1,0 +1,140 @@
+"""`hybrid site`: make, check and start a site's folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from deploy.site.errors import SiteError
+
+Made = TypeVar("Made")
+_SITE = click.Path(path_type=Path, file_okay=False, exists=True, resolve_path=True)
+_FOLDER = click.Path(path_type=Path, file_okay=False, resolve_path=True)
+_KINDS = ("demo", "dev", "edge-site", "cloud-site", "regional")
+
+
+@click.group()
+def site() -> None:
+    """Make, check and start a site: router, edge, cloud in containers.
+
+    \b
+    hybrid site new shop --kind demo --models .models
+    hybrid site check shop
+    hybrid site up shop
+    """
+
+
+@site.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("--kind", type=click.Choice(_KINDS), prompt="What kind of site", help="What the site is for.")
+@click.option("--address", default="127.0.0.1", prompt="Address that clients connect to", help="Of the endpoint.")
+@click.option("--port", default=8080, type=click.IntRange(1, 65535), prompt="Port", help="Of the endpoint.")
+@click.option("--models", type=_FOLDER, prompt="Folder of the model store", help="On this host.")
+@click.option("--cloud", metavar="HOST:PORT", help="The cloud's gRPC, for edge-site and regional.")
+@click.option("--authority", type=_FOLDER, help="Folder of who signs certificates; made if there is none.")
+@click.option("--host", "hosts", multiple=True, help="Name or address that edge sites reach a cloud-site by; repeat.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any line of .env; repeat.")
+def new(
+    folder: Path,
+    kind: str,
+    address: str,
+    port: int,
+    models: Path,
+    cloud: str | None,
+    authority: Path | None,
+    hosts: tuple[str, ...],
+    settings: tuple[str, ...],
+) -> None:
+    """Write a site's folder from a few answers, with fresh secrets; asks for what no option gives.
+
+    The first client's API key goes to stdout, once.
+
+    \b
+    Examples:
+      hybrid site new shop --kind edge-site --cloud cloud.example.org:8001 --authority ~/authority
+      hybrid site new cloud --kind cloud-site --host cloud.example.org --authority ~/authority
+    """
+    from deploy.site.scaffold import Answers, Kind, scaffold  # noqa: PLC0415 - `--help` needs no cryptography
+
+    given = {"ENDPOINT_ADDRESS": address, "ENDPOINT_PORT": str(port), "MODELS": str(models)}
+    given |= dict(_split(setting) for setting in settings)
+    answers = Answers(Kind(kind), folder.name, given, cloud, authority, hosts)
+    key = _or_exit(lambda: scaffold(folder, answers))
+    click.echo(f"{folder}: written. `hybrid site check {folder.name}`, then `hybrid site up {folder.name}`.", err=True)
+    click.echo("The API key of its first client, who is an operator; it is kept nowhere:", err=True)
+    click.echo(key)
+
+
+@site.command()
+@click.argument("folder", type=_SITE)
+def check(folder: Path) -> None:
+    """Check every file of a site against the others; exit status 1 if anything is wrong.
+
+    \b
+    Example:
+      hybrid site check shop
+    """
+    _check(folder)
+    click.echo(f"{folder}: good.")
+
+
+@site.command()
+@click.argument("folder", type=_SITE)
+@click.option("--timeout", "limit_s", default=120.0, show_default=True, help="Seconds until all must be healthy.")
+def up(folder: Path, limit_s: float) -> None:
+    """Check a site, start it, and wait until it serves. `docker compose down` in its folder stops it.
+
+    \b
+    Example:
+      hybrid site up shop
+    """
+    from deploy.site.launch import start  # noqa: PLC0415 - other commands need no HTTP client
+
+    _check(folder)
+    url = _or_exit(lambda: start(folder, limit_s, lambda line: click.echo(f"  {line}")))
+    click.echo(f"Ready: {url}/v1")
+
+
+@site.command()
+@click.argument("folder", type=_SITE)
+@click.option("--authority", type=_FOLDER, required=True, help="Folder of who signs; made if there is none.")
+@click.option("--host", "hosts", multiple=True, help="Name or address that others reach this site by; repeat.")
+@click.option("--days", default=365, show_default=True, type=click.IntRange(1, 3650), help="How long it is good.")
+def certificates(folder: Path, authority: Path, hosts: tuple[str, ...], days: int) -> None:
+    """Write a site's certificate, its key and its authority's certificate into its secrets.
+
+    Restart the site's router and Triton afterwards; they read them when they start.
+
+    \b
+    Example:
+      hybrid site certificates cloud --authority ~/authority --host cloud.example.org --host triton
+    """
+    from deploy.site.certificates import issue  # noqa: PLC0415
+
+    _or_exit(lambda: issue(authority, folder / "secrets", folder.name, list(hosts), days=days))
+    click.echo(f"{folder / 'secrets'}: ca.pem, certificate.pem, certificate_key.pem, good for {days} days")
+
+
+def _check(folder: Path) -> None:
+    from deploy.site.check import Site, find_faults  # noqa: PLC0415 - imports every part
+
+    faults = _or_exit(lambda: find_faults(Site.open(folder)))
+    for fault in faults:
+        click.echo(fault, err=True)
+    if faults:
+        raise click.ClickException(f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'} in {folder}")
+
+
+def _split(setting: str) -> tuple[str, str]:
+    name, equals, value = setting.partition("=")
+    if not equals:
+        raise click.UsageError(f"--set {setting}: give NAME=VALUE")
+    return name, value
+
+
+def _or_exit(make: Callable[[], Made]) -> Made:
+    try:
+        return make()
+    except SiteError as exc:
+        raise click.ClickException(str(exc)) from exc
