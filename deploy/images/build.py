@@ -9,12 +9,11 @@ from pathlib import Path
 from deploy.images.parts import BUILD_LOCK, CONSTRAINTS, LOCAL_BASE, ROOT, WHEELHOUSE, ImageError, Part, run
 
 _LIMIT_S = 1200.0
+# every C library up to Debian 12's
 PLATFORMS = {
-    "amd64": ("manylinux_2_31_x86_64", "manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_26_x86_64",
-              "manylinux_2_24_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"),
-    "arm64": ("manylinux_2_31_aarch64", "manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_26_aarch64",
-              "manylinux_2_24_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64"),
-}  # fmt: skip
+    architecture: [f"manylinux_2_{minor}_{machine}" for minor in range(36, 4, -1)] + [f"manylinux2014_{machine}"]
+    for architecture, machine in (("amd64", "x86_64"), ("arm64", "aarch64"))
+}
 
 
 def fill_wheelhouse(lock: str, *, architecture: str = "amd64", folder: Path = WHEELHOUSE) -> Path:

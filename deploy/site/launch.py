@@ -49,16 +49,20 @@ def start(folder: Path, limit_s: float, say: Callable[[str], None]) -> str:
     began = time.monotonic()
     site, compose = Site.open(folder), Compose(folder)
     compose.up()
-    waiting = {name for name, service in site.services.items() if not service.settings.get("profiles")}
-    while waiting:
-        for name in sorted(waiting):
-            states = _states(compose.containers(name))
+    containers = {
+        name: compose.containers(name)
+        for name, service in site.services.items()
+        if not service.settings.get("profiles")
+    }
+    while containers:
+        for name, ids in list(containers.items()):
+            states = _states(ids)
             if states and all(state.word in {"healthy", "running"} for state in states):
                 say(f"{name} is {states[0].word} after {time.monotonic() - began:.1f} s")
-                waiting.discard(name)
+                del containers[name]
             elif time.monotonic() - began > limit_s:
-                raise SiteError(f"{name} is not healthy after {limit_s:.0f} s: {_last_words(compose, name)}")
-        time.sleep(_POLL_S if waiting else 0)
+                raise SiteError(f"{name} is not healthy after {limit_s:.0f} s: {_last_words(ids)}")
+        time.sleep(_POLL_S if containers else 0)
     url = endpoint(site)
     while (readiness := _ask(url)) is None or not readiness.ready:
         if time.monotonic() - began > limit_s:
@@ -102,8 +106,7 @@ def _states(containers: list[str]) -> list[_State]:
     return [msgspec.json.decode(line, type=_State) for line in said.splitlines() if line]
 
 
-def _last_words(compose: Compose, service: str) -> str:
-    containers = compose.containers(service)
+def _last_words(containers: list[str]) -> str:
     said = _docker("logs", "--tail", str(_LAST_LINES), containers[0]) if containers else ""
     return " ".join(said.split()) or "it said nothing"
 
