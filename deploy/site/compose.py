@@ -83,6 +83,14 @@ class Compose:
         """
         self._run("up", "-d", "--remove-orphans", *options, limit_s=_UP_S)
 
+    def stop(self) -> None:
+        """Stop the containers and keep them.
+
+        Raises:
+            SiteError: compose failed; its last words.
+        """
+        self._run("stop", limit_s=_UP_S)
+
     def down(self, *options: str) -> None:
         """Stop and remove the containers and networks.
 
