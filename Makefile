@@ -101,6 +101,7 @@ lock: ## Resolve pyproject.toml into deploy/constraints (needs uv).
 	@for extra in router edge cloud; do $(RESOLVE) -c $(LOCKS)/test.txt pyproject.toml --extra $$extra -o $(LOCKS)/$$extra.txt || exit 1; done
 	$(RESOLVE) -c $(LOCKS)/test.txt pyproject.toml --extra demo --group build -o $(LOCKS)/demo.txt
 	$(RESOLVE) -c $(LOCKS)/test.txt --group build -o $(LOCKS)/build.txt
+	printf 'onnxruntime-gpu>=1.22\n' | $(RESOLVE) --python-version 3.12 --no-emit-package onnxruntime -c $(LOCKS)/test.txt pyproject.toml - --extra cloud -o $(LOCKS)/cloud-gpu.txt
 	@# the CPU cloud's image has the wheel's tritonserver, not the Python packages of its API
 	@cp $(LOCKS)/cloud.txt $(LOCKS)/cloud-cpu.txt && awk '/^[a-z]/ {own = /^nvidia-pytriton==/} own' $(LOCKS)/demo.txt >> $(LOCKS)/cloud-cpu.txt
 

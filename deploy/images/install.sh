@@ -2,12 +2,13 @@
 # install.sh VENV ARGUMENT...: a new VENV in which pip installs. pip runs out of its wheel in /wheelhouse, so that neither
 # base nor image needs it, and asks no index; where there is no wheelhouse, the base's own pip asks the one it is set to.
 set -eu
+PYTHON=${PYTHON:-python3.11}
 venv=$1; shift
-python3.11 -m venv --without-pip "$venv"
+"$PYTHON" -m venv --without-pip "$venv"
 if ls /wheelhouse/pip-*.whl >/dev/null 2>&1; then
   set -- --no-index --find-links /wheelhouse "$@"
   pip="$(ls /wheelhouse/pip-*.whl)/pip"
-  python3.11 "$pip" --python "$venv/bin/python" install --no-cache-dir --no-compile --no-deps "$@"
+  "$PYTHON" "$pip" --python "$venv/bin/python" install --no-cache-dir --no-compile --no-deps "$@"
 else
-  python3.11 -m pip --python "$venv/bin/python" install --no-cache-dir --no-compile --no-deps "$@"
+  "$PYTHON" -m pip --python "$venv/bin/python" install --no-cache-dir --no-compile --no-deps "$@"
 fi

@@ -25,7 +25,7 @@ BY_LOCK = {
         "litestar's command line": ("rich", "rich_click", "pygments", "markdown_it"),
     },
     "edge": {"onnx's reference implementation and test data": ("onnx/backend/test",)},
-    "cloud": {},
+    "cloud-gpu": {},
     "cloud-cpu": {
         "onnx's reference implementation and test data": ("onnx/backend/test",),
         "stubs for other Pythons": (
