@@ -77,7 +77,9 @@ def sizes(parts: tuple[str, ...], base: str, version: str) -> None:
             click.echo(f"{image}: {own / 1e6:.1f} MB without its base")
             for package in packages:
                 click.echo(f"  {package.bytes / 1e6:7.1f}  {package.name} {package.version}")
-            click.echo(f"  {(own - sum(package.bytes for package in packages)) / 1e6:7.1f}  everything smaller than 1 MB")
+            click.echo(
+                f"  {(own - sum(package.bytes for package in packages)) / 1e6:7.1f}  everything smaller than 1 MB"
+            )
 
 
 @main.command()
@@ -103,7 +105,9 @@ def scan(parts: tuple[str, ...], version: str) -> None:
     for part in _chosen(parts):
         if trivy := shutil.which("trivy"):
             command = [trivy, "image", "--exit-code", "1", "--severity", "HIGH,CRITICAL", part.image(version)]
-        elif audit := shutil.which("pip-audit", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])):
+        elif audit := shutil.which(
+            "pip-audit", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        ):
             lock = CONSTRAINTS / f"{part.lock}.txt"
             command = [audit, "--require-hashes", "--disable-pip", "--progress-spinner", "off", "-r", str(lock)]
         else:

@@ -1,4 +1,4 @@
-"""Wheelhouses and images: dependencies fetched on the host, which has its index settings; images built without a network."""
+"""Wheelhouses, fetched on the host, which has its index settings; and images, built from them without a network."""
 
 import os
 import shutil
@@ -26,7 +26,17 @@ def fill_wheelhouse(lock: str, *, architecture: str = "amd64", folder: Path = WH
     shelf = folder / f".{lock}.new"
     shutil.rmtree(shelf, ignore_errors=True)
     shelf.mkdir(parents=True)
-    options = ["--only-binary", ":all:", "--no-deps", "--implementation", "cp", "--python-version", "3.11", "-d", str(shelf)]
+    options = [
+        "--only-binary",
+        ":all:",
+        "--no-deps",
+        "--implementation",
+        "cp",
+        "--python-version",
+        "3.11",
+        "-d",
+        str(shelf),
+    ]
     options += [part for name in PLATFORMS[architecture] for part in ("--platform", name)]
     pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", *options]
     run([*pip, "--require-hashes", "-r", str(CONSTRAINTS / f"{lock}.txt")], limit_s=_LIMIT_S)

@@ -16,12 +16,12 @@ from deploy.images.parts import ImageError, run
 _LIMIT_S = 120.0
 # runs inside the image, on its own Python
 _LIST = """
-import importlib.metadata as m, json, os
+import importlib.metadata as m, importlib.util, json, os
 found = []
 for one in m.distributions():
     # as files are now: pruned ones are gone
     places = {str(one.locate_file(file)) for file in one.files or ()}
-    places |= {os.path.join(os.path.dirname(p), "__pycache__", os.path.basename(p)[:-3] + ".cpython-311.pyc") for p in places}
+    places |= {importlib.util.cache_from_source(place) for place in places if place.endswith(".py")}
     size = sum(os.lstat(place).st_size for place in places if os.path.lexists(place))
     found.append({"name": one.name, "version": one.version, "bytes": size})
 print(json.dumps(found))
@@ -78,7 +78,9 @@ def bill_of_materials(image: str, version: str) -> str:
         for package in packages:
             url = PackageURL(kind, "debian" if kind == "deb" else None, package.name, package.version)
             bom.components.add(
-                Component(name=package.name, version=package.version, type=ComponentType.LIBRARY, purl=url, bom_ref=str(url))
+                Component(
+                    name=package.name, version=package.version, type=ComponentType.LIBRARY, purl=url, bom_ref=str(url)
+                )
             )
     bom.register_dependency(whole, bom.components)
     return JsonV1Dot6(bom).output_as_string(indent=1)

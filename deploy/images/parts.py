@@ -44,7 +44,13 @@ def run(command: list[str], *, limit_s: float, env: dict[str, str] | None = None
         raise ImageError(f"{command[0]} is not here; install it")
     try:
         done = subprocess.run(  # noqa: S603 - commands of this package
-            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=limit_s, env=env and os.environ | env, check=False
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=limit_s,
+            env=env and os.environ | env,
+            check=False,
         )
     except subprocess.TimeoutExpired as exc:
         raise ImageError(f"{' '.join(command[:3])} took over {limit_s:.0f} s") from exc

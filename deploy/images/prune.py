@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-EVERYWHERE = {
+EVERYWHERE: dict[str, tuple[str, ...]] = {
     "tests of packages": ("**/tests", "**/test"),
     "headers, stubs and sources that only compilers and editors read": (
         "**/*.pyi", "**/*.pxd", "**/*.pyx", "**/*.h", "**/*.hpp", "**/*.c", "**/*.a",
@@ -18,7 +18,7 @@ EVERYWHERE = {
     "onnxruntime once more, for programs in C": ("onnxruntime/capi/libonnxruntime.so*",),
     "onnxruntime's optimizers for models of other shapes": ("onnxruntime/transformers", "onnxruntime/tools"),
 }  # fmt: skip
-BY_LOCK = {
+BY_LOCK: dict[str, dict[str, tuple[str, ...]]] = {
     "router": {
         "quantizing models is the edge's": ("onnxruntime/quantization", "onnxruntime/datasets"),
         "fetching models is the edge's": ("hf_xet", "huggingface_hub"),

@@ -1,8 +1,8 @@
 """
 Certificates for mutual TLS between an edge site and the cloud.
 
-An authority of the operator's own signs one certificate for each site. Whoever shows one of its certificates is let in, so
-its key stays off the sites.
+An authority of the operator's own signs one certificate for each site. Whoever shows one of its certificates is let in,
+so its key stays off the sites.
 """
 
 import datetime
@@ -102,8 +102,18 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def find_certificate_faults(ca: Path, certificate: Path, key: Path, hosts: list[str], *, soon_days: int) -> list[str]:
-    """What is wrong with three files that belong together; `hosts` are those it must be good for as a server."""
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """Three PEM files that belong together."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+def find_certificate_faults(files: CertificateFiles, hosts: list[str], *, soon_days: int) -> list[str]:
+    """What is wrong with them; `hosts` are those that the certificate must be good for as a server."""
+    ca, certificate, key = files.ca, files.certificate, files.key
     try:
         signer, shown, secret = read_certificate(ca), read_certificate(certificate), read_key(key)
     except SiteError as exc:
@@ -124,7 +134,9 @@ def find_certificate_faults(ca: Path, certificate: Path, key: Path, hosts: list[
     if _public(shown.public_key()) != _public(secret.public_key()):
         faults.append(f"{key}: not the key of {certificate.name}; make both anew")
     known = _hosts(shown)
-    faults += [f"{certificate}: not good for the host {host}; give --host {host}" for host in hosts if host not in known]
+    faults += [
+        f"{certificate}: not good for the host {host}; give --host {host}" for host in hosts if host not in known
+    ]
     return faults
 
 

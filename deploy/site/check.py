@@ -19,7 +19,7 @@ import yaml
 from cloud.config import ConfigError as TritonConfigError
 from cloud.config import TritonConfig
 from cloud.config import load_config as load_triton
-from deploy.site.certificates import find_certificate_faults
+from deploy.site.certificates import CertificateFiles, find_certificate_faults
 from deploy.site.compose import Compose, Service
 from deploy.site.errors import SiteError
 from deploy.site.scaffold import CLOUD_EXAMPLE, valkey_user
@@ -148,10 +148,8 @@ def _check_router(path: Path, service: Service) -> Iterator[str]:
         yield f"{path}: listen must be 0.0.0.0:{PORTS['router']} in a container; compose.yaml says who reaches it"
     for name, target in config.targets.items():
         if isinstance(target, TritonTarget) and target.tls is not None:
-            tls = target.tls
-            for fault in find_certificate_faults(
-                tls.ca_file, tls.certificate_file, tls.key_file, [], soon_days=SOON_DAYS
-            ):
+            files = CertificateFiles(target.tls.ca_file, target.tls.certificate_file, target.tls.key_file)
+            for fault in find_certificate_faults(files, [], soon_days=SOON_DAYS):
                 yield f"{service.name}, targets.{name}.tls: {fault}"
 
 
@@ -174,8 +172,8 @@ def _check_triton(path: Path, service: Service) -> Iterator[str]:
     if said != ("0.0.0.0", PORTS["cloud"], GRPC_PORT):  # noqa: S104 - inside its container
         yield f"{path}: host, http_port, grpc_port must be 0.0.0.0, {PORTS['cloud']}, {GRPC_PORT} in a container"
     if config.tls is not None:
-        ca, certificate, key = map(Path, config.tls.files())
-        yield from find_certificate_faults(ca, certificate, key, [service.name], soon_days=SOON_DAYS)
+        files = CertificateFiles(*map(Path, config.tls.files()))
+        yield from find_certificate_faults(files, [service.name], soon_days=SOON_DAYS)
 
 
 def _find_target_faults(site: Site) -> Iterator[str]:
@@ -187,7 +185,9 @@ def _find_target_faults(site: Site) -> Iterator[str]:
             except ConfigError:  # told by `_find_config_faults`
                 continue
             for name in config.targets:
-                yield from (spell(f"{path}: targets.{name}{fault}") for fault in _target_faults(site, service, config, name))
+                yield from (
+                    spell(f"{path}: targets.{name}{fault}") for fault in _target_faults(site, service, config, name)
+                )
 
 
 def _target_faults(site: Site, router: Service, config: RouterConfig, name: str) -> Iterator[str]:

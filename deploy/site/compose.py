@@ -1,4 +1,4 @@
-"""Compose as the host has it: v2 (`docker compose`) or 1.29 (`docker-compose`), and a site's services as it sees them."""
+"""Compose as the host has it, v2 (`docker compose`) or 1.29 (`docker-compose`), and a site's services as it sees them."""
 
 import shutil
 import subprocess

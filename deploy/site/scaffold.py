@@ -1,6 +1,5 @@
 """A new site from a few answers: the files of its kind, copied, with the answers in their places, and fresh secrets."""
 
-import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
@@ -137,8 +136,11 @@ def _copy_observability(folder: Path) -> None:
 def _environment(answers: Answers) -> str:
     text = (SITES / answers.kind / ".env.example").read_text()
     text = text.replace("# Copied to .env by `hybrid site new`. Each", "# Each")
+    lines = text.splitlines()
     for name, value in answers.settings.items():
-        text, count = re.subn(rf"^{name}=.*$", lambda _, line=f"{name}={value}": line, text, flags=re.MULTILINE)
-        if not count:
-            text += f"{name}={value}\n"
-    return f"COMPOSE_PROJECT_NAME={answers.name}\n{text}"
+        place = next((at for at, line in enumerate(lines) if line.startswith(f"{name}=")), None)
+        if place is None:
+            lines.append(f"{name}={value}")
+        else:
+            lines[place] = f"{name}={value}"
+    return "\n".join([f"COMPOSE_PROJECT_NAME={answers.name}", *lines, ""])

@@ -31,7 +31,12 @@ START_S = 180.0
 def docker(*arguments: str, check: bool = True) -> str:
     """What the engine's command prints, errors too."""
     done = subprocess.run(
-        ["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=_ENGINE_S, check=False
+        ["docker", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_ENGINE_S,
+        check=False,
     )
     assert done.returncode == 0 or not check, f"docker {' '.join(arguments)}: {done.stdout}"
     return done.stdout.strip()
@@ -114,7 +119,11 @@ class ContainerSite:
 
     def containers(self) -> dict[str, str]:
         """Ids by service."""
-        return {name: self.container(name) for name, each in self.compose.services().items() if "profiles" not in each.settings}
+        return {
+            name: self.container(name)
+            for name, each in self.compose.services().items()
+            if "profiles" not in each.settings
+        }
 
     def inspect(self, service: str) -> dict[str, Any]:
         """What the engine says of a service's container."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtests.site import ROOT
+from deploy.images.parts import ROOT
 from loadtests.small_disk import SmallDisk
 from tests.deploy.containers import ContainerSite, crash, docker, wait_until
 
@@ -63,7 +63,9 @@ def test_a_container_can_do_nothing_but_its_work(demo: ContainerSite, service: s
 
 def test_only_the_endpoint_is_published(demo: ContainerSite) -> None:
     published = {
-        service: [binding for bound in demo.inspect(service)["NetworkSettings"]["Ports"].values() for binding in bound or ()]
+        service: [
+            binding for bound in demo.inspect(service)["NetworkSettings"]["Ports"].values() for binding in bound or ()
+        ]
         for service in SERVICES
     }
 
@@ -133,7 +135,9 @@ def test_a_part_at_its_memory_limit_is_ended_and_comes_back(demo: ContainerSite)
     wait_until(lambda: demo.pid("edge") not in {0, before}, "a new edge", limit_s=90)
     demo.wait_targets(limit_s=120, edge_demo=True, cloud_demo=True)
 
-    events = docker("events", "--since", "10m", "--until", "0s", "--filter", f"container={container}", "--filter", "event=oom")
+    events = docker(
+        "events", "--since", "10m", "--until", "0s", "--filter", f"container={container}", "--filter", "event=oom"
+    )
     assert "oom" in events
     assert demo.ask("What is 3 plus 4?", "edge").status_code == 200
 

@@ -37,7 +37,9 @@ def test_a_dockerfile_keeps_our_rules(path: Path) -> None:
     assert not re.search(r"^#\s*syntax\s*=", path.read_text(), re.MULTILINE)
     assert "ADD" not in names
     assert not [text for name, text in found if name == "RUN" and text.startswith("--")], "BuildKit's own"
-    assert not [text for name, text in found if name == "COPY" and re.match(r"--(chmod|link|parents)", text)], "BuildKit's own"
+    assert not [text for name, text in found if name == "COPY" and re.match(r"--(chmod|link|parents)", text)], (
+        "BuildKit's own"
+    )
     assert all(re.match(r"(\$\{BASE\}|[a-z]+)( AS [a-z]+)?$", text) for name, text in found if name == "FROM")
     assert found[0][0] == "ARG"
     assert found[0][1].startswith("BASE=")
@@ -48,8 +50,8 @@ def test_a_dockerfile_keeps_our_rules(path: Path) -> None:
     assert all(text.lstrip().startswith("[") for name, text in found if name in {"CMD", "ENTRYPOINT"})
     assert names.count("HEALTHCHECK") == names.count("CMD")
     assert not re.search(r"\b(curl|wget|apt-get)\b", path.read_text())
-    assert not [text for name, text in found if "pip install" in text or ("install.sh" in text and name == "RUN") and
-                not re.search(r"--require-hashes|/dist/\*\.whl", text)]  # fmt: skip
+    assert not [text for name, text in found if "pip install" in text or (("install.sh" in text and name == "RUN") and
+                not re.search(r"--require-hashes|/dist/\*\.whl", text))]  # fmt: skip
 
 
 def test_the_build_context_is_source_locks_and_wheels_alone() -> None:
@@ -57,7 +59,9 @@ def test_the_build_context_is_source_locks_and_wheels_alone() -> None:
 
     assert rules[0] == "*"
     assert {"edge/demo", "cloud/demo", "**/__pycache__"} <= set(rules)
-    assert not [rule for rule in rules if rule.startswith("!") and re.search(r"\.models|tests|\.git|secrets|\.env|sites", rule)]
+    assert not [
+        rule for rule in rules if rule.startswith("!") and re.search(r"\.models|tests|\.git|secrets|\.env|sites", rule)
+    ]
 
 
 @pytest.mark.parametrize("part", Part)
@@ -86,8 +90,11 @@ def test_an_image_is_small_and_carries_no_weights_and_no_pip(images: None, part:
     image = part.image("dev")
     own = size_bytes(image) - size_bytes(LOCAL_BASE)
     packages = {package.name.lower(): package for package in python_packages(image)}
-    found = docker("run", "--rm", "--network", "none", image, "find", "/opt", "/models", "/etc/hybrid",
-                   "-name", "*.onnx", "-o", "-name", "*.safetensors", "-o", "-name", "pip*", "-o", "-path", "*/numpy/*/tests")  # fmt: skip
+    unwanted = ("*.onnx", "*.safetensors", "pip*", "f2py")
+    names = [word for name in unwanted for word in ("-o", "-name", name)][1:]
+    found = docker(
+        "run", "--rm", "--network", "none", image, "find", "/opt/hybrid/lib", "/models", "/etc/hybrid", *names
+    )
 
     print(f"{image}: {own / 1e6:.0f} MB without its base")
     assert own <= MOST_BYTES.get(part, 450e6)
@@ -120,15 +127,34 @@ def test_a_changed_source_is_built_again_within_10_s(images: None, tmp_path: Pat
     for file in IMAGES.iterdir():
         if file.is_file():
             shutil.copy2(file, tmp_path / "deploy/images" / file.name)
-    command = ["docker", "build", "-q", "-t", "hybrid-router:rebuilt", *build_options(Part.ROUTER, version="dev", base=LOCAL_BASE), "."]
-    build = {"cwd": tmp_path, "env": os.environ | {"DOCKER_BUILDKIT": "0"}, "check": True, "timeout": 280}
-    subprocess.run(command, **build, capture_output=True)  # type: ignore[call-overload]
-    with (tmp_path / "router/health_cli.py").open("a") as file:
-        file.write(f"# changed at {time.time()}\n")
+    command = [
+        "docker",
+        "build",
+        "-q",
+        "-t",
+        "hybrid-router:rebuilt",
+        *build_options(Part.ROUTER, version="dev", base=LOCAL_BASE),
+        ".",
+    ]
+    env = os.environ | {"DOCKER_BUILDKIT": "0"}
 
-    began = time.monotonic()
-    subprocess.run(command, **build, capture_output=True)  # type: ignore[call-overload]
-    took_s = time.monotonic() - began
+    def build() -> float:
+        began = time.monotonic()
+        subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"DOCKER_BUILDKIT": "0"},
+            check=True,
+            timeout=280,
+            capture_output=True,
+        )
+        return time.monotonic() - began
+
+    build()
+    with (tmp_path / "router/health_cli.py").open("a") as changed:
+        changed.write(f"# changed at {time.time()}\n")
+
+    took_s = build()
 
     docker("image", "rm", "hybrid-router:rebuilt")
     print(f"built again in {took_s:.1f} s")

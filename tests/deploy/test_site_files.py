@@ -3,13 +3,14 @@
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from deploy.site.certificates import find_certificate_faults, issue
+from deploy.site.certificates import CertificateFiles, find_certificate_faults, issue
 from deploy.site.compose import Port, _port
 from deploy.site.scaffold import SITES, Answers, Kind, scaffold
 from edge.engine.settings import read_settings
@@ -31,7 +32,9 @@ def run(*arguments: str) -> Result:
 def make(folder: Path, kind: Kind) -> str:
     """A site of a kind in `folder`; returns its key."""
     settings = {"MODELS": str(STORE.resolve()), "COMPOSE_FILE": "compose.yaml"}
-    return scaffold(folder, Answers(kind, folder.name, settings, CLOUD, folder.parent / "authority", ("cloud.example.org",)))
+    return scaffold(
+        folder, Answers(kind, folder.name, settings, CLOUD, folder.parent / "authority", ("cloud.example.org",))
+    )
 
 
 def change(file: str, old: str, new: str) -> Callable[[Path], None]:
@@ -67,13 +70,33 @@ def test_the_gpu_of_a_cloud_site_is_a_reservation_that_compose_takes(tmp_path: P
 
 
 FAULTS: dict[str, tuple[Kind, Callable[[Path], None], str]] = {
-    "port of a target": (Kind.DEMO, change("router.yaml", "edge:8081", "edge:8082"), "port 8082, but edge listens on 8081"),
-    "threshold": (Kind.DEMO, change("router.yaml", "threshold: 0.5", "threshold: 1.5"), "router.yaml: Expected `float` <= 1.0"),
-    "misspelt key": (Kind.DEMO, change("edge.yaml", "slots:", "solts:"), "edge.yaml: Object contains unknown field `solts`"),
-    "model's name": (Kind.DEMO, change("router.yaml", "chat_model: demo-edge", "chat_model: demo"), "but edge serves demo-edge"),
+    "port of a target": (
+        Kind.DEMO,
+        change("router.yaml", "edge:8081", "edge:8082"),
+        "port 8082, but edge listens on 8081",
+    ),
+    "threshold": (
+        Kind.DEMO,
+        change("router.yaml", "threshold: 0.5", "threshold: 1.5"),
+        "router.yaml: Expected `float` <= 1.0",
+    ),
+    "misspelt key": (
+        Kind.DEMO,
+        change("edge.yaml", "slots:", "solts:"),
+        "edge.yaml: Object contains unknown field `solts`",
+    ),
+    "model's name": (
+        Kind.DEMO,
+        change("router.yaml", "chat_model: demo-edge", "chat_model: demo"),
+        "but edge serves demo-edge",
+    ),
     "model's folder": (Kind.DEMO, change("edge.yaml", "/models/demo-edge/1", "/models/demo-edge/9"), "demo-edge/9"),
     "no store": (Kind.DEMO, change(".env", "^MODELS=.*$", "MODELS=/nowhere"), "/nowhere: missing"),
-    "template": (Kind.DEMO, change("router.yaml", "demo-cloud/1/tok", "demo-edge/1/tok"), ".template: not of the model"),
+    "template": (
+        Kind.DEMO,
+        change("router.yaml", "demo-cloud/1/tok", "demo-edge/1/tok"),
+        ".template: not of the model",
+    ),
     "slots": (Kind.DEMO, change("triton.yaml", "slots: 8", "slots: 2"), ".lane.slots: 8, but triton has 2"),
     "listens for itself": (Kind.DEMO, change("edge.yaml", "0.0.0.0", "127.0.0.1"), "listen must be 0.0.0.0:8081"),
     "two publish a port": (
@@ -91,13 +114,33 @@ FAULTS: dict[str, tuple[Kind, Callable[[Path], None], str]] = {
     "open secrets": (Kind.DEMO, lambda folder: (folder / "secrets").chmod(0o755), "chmod 700"),
     "writable root": (Kind.DEMO, change("common.yaml", "read_only: true", "read_only: false"), "is not read_only"),
     "capabilities": (Kind.DEMO, change("common.yaml", r"cap_drop: \[ALL\]", "cap_drop: []"), "keeps capabilities"),
-    "privileges": (Kind.DEMO, change("common.yaml", "no-new-privileges:true", "seccomp=unconfined"), "may gain privileges"),
+    "privileges": (
+        Kind.DEMO,
+        change("common.yaml", "no-new-privileges:true", "seccomp=unconfined"),
+        "may gain privileges",
+    ),
     "cloud in the clear": (Kind.EDGE_SITE, change("router.yaml", r"    tls:\n(      .*\n)+", ""), "in the clear"),
-    "grpc in the clear": (Kind.CLOUD_SITE, change("triton.yaml", r"^tls:\n(  .*\n)+", ""), "publishes 8001 in the clear"),
-    "no certificate shown": (Kind.CLOUD_SITE, change("router.yaml", r"    tls:\n(      .*\n)+", ""), "asks for certificates"),
+    "grpc in the clear": (
+        Kind.CLOUD_SITE,
+        change("triton.yaml", r"^tls:\n(  .*\n)+", ""),
+        "publishes 8001 in the clear",
+    ),
+    "no certificate shown": (
+        Kind.CLOUD_SITE,
+        change("router.yaml", r"    tls:\n(      .*\n)+", ""),
+        "asks for certificates",
+    ),
     "example address": (Kind.EDGE_SITE, change("router.yaml", CLOUD, "cloud.example:8001"), "is an example"),
-    "valkey's password": (Kind.EDGE_SITE, change("secrets/valkey_password", "^.*$", "another"), "does not know the password"),
-    "certificate": (Kind.EDGE_SITE, change("secrets/certificate.pem", "BEGIN", "BEGAN"), "certificate.pem: no certificate"),
+    "valkey's password": (
+        Kind.EDGE_SITE,
+        change("secrets/valkey_password", "^.*$", "another"),
+        "does not know the password",
+    ),
+    "certificate": (
+        Kind.EDGE_SITE,
+        change("secrets/certificate.pem", "BEGIN", "BEGAN"),
+        "certificate.pem: no certificate",
+    ),
 }
 
 
@@ -115,9 +158,8 @@ def test_a_fault_is_one_line_that_names_it(tmp_path: Path, name: str) -> None:
     assert "Traceback" not in result.output
 
 
+@needs_compose
 def test_damaged_weights_are_found(tmp_path: Path) -> None:
-    if shutil.which("docker-compose") is None and shutil.which("docker") is None:
-        pytest.skip("no compose is installed")
     store = tmp_path / "store"
     shutil.copytree(STORE, store, ignore=shutil.ignore_patterns(".*"))
     make(tmp_path / "shop", Kind.DEMO)
@@ -170,15 +212,17 @@ def test_new_asks_for_what_no_option_gives(tmp_path: Path) -> None:
 
 def test_certificates_expire_and_are_good_for_their_hosts_only(tmp_path: Path) -> None:
     issue(tmp_path / "authority", tmp_path / "short", "shop", ["triton", "10.0.0.7"], days=3)
-    files = [tmp_path / "short" / name for name in ("ca.pem", "certificate.pem", "certificate_key.pem")]
-
-    assert find_certificate_faults(*files, ["triton", "10.0.0.7"], soon_days=1) == []
-    assert "expires on" in find_certificate_faults(*files, [], soon_days=14)[0]
-    assert "not good for the host other" in find_certificate_faults(*files, ["other"], soon_days=1)[0]
     issue(tmp_path / "stranger", tmp_path / "strange", "shop", [], days=3)
-    assert "not signed by" in find_certificate_faults(tmp_path / "strange/ca.pem", *files[1:], [], soon_days=1)[0]
-    foreign = tmp_path / "strange/certificate_key.pem"
-    assert "not the key of" in find_certificate_faults(*files[:2], foreign, [], soon_days=1)[0]
+    own, strange = (tmp_path / name for name in ("short", "strange"))
+    files = CertificateFiles(own / "ca.pem", own / "certificate.pem", own / "certificate_key.pem")
+
+    assert find_certificate_faults(files, ["triton", "10.0.0.7"], soon_days=1) == []
+    assert "expires on" in find_certificate_faults(files, [], soon_days=14)[0]
+    assert "not good for the host other" in find_certificate_faults(files, ["other"], soon_days=1)[0]
+    unsigned = replace(files, ca=strange / "ca.pem")
+    assert "not signed by" in find_certificate_faults(unsigned, [], soon_days=1)[0]
+    foreign = replace(files, key=strange / "certificate_key.pem")
+    assert "not the key of" in find_certificate_faults(foreign, [], soon_days=1)[0]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ def client(endpoint: Endpoint) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture
 async def async_client(endpoint: Endpoint) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=f"{endpoint.url}/v1", api_key=endpoint.key, max_retries=0, timeout=30) as client:
+    async with openai.AsyncOpenAI(
+        base_url=f"{endpoint.url}/v1", api_key=endpoint.key, max_retries=0, timeout=30
+    ) as client:
         yield client
 
 
