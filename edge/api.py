@@ -237,7 +237,7 @@ def _status_routes() -> list[HTTPRouteHandler]:
     @get("/health/ready")
     async def ready(request: HttpRequest) -> ASGIApp:
         service: Service = request.app.state.service
-        good = service.chat.generator.alive and not service.drain.begun
+        good = service.chat.generator.alive and not service.drain.leaving
         return _json({"ready": good}, service.stamp(), 200 if good else 503)
 
     @get("/metrics")

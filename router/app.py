@@ -12,6 +12,7 @@ from edge.engine.template import ChatTemplate, TemplateError
 from edge.serving import Drain, running
 from router.admission import load_admission
 from router.api.cache import cache_routes
+from router.api.canaries import canary_routes
 from router.api.chat import chat_routes
 from router.api.embeddings import embedding_routes
 from router.api.exchange import Service
@@ -34,6 +35,7 @@ from router.cache.similar import SimilarAnswers
 from router.cache.statistics import Caches
 from router.cache.tiered import TieredRecords
 from router.calls import Caller
+from router.canaries import Canaries
 from router.choosing import Chooser
 from router.config import AnyTarget, Config, EmbeddingUse, OpenAITarget, read_secret
 from router.dispatch import Dispatcher
@@ -72,6 +74,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     semantic = _make_semantic(config, telemetry, embedder, records)
     policy = make_policy(config)
     meter = Meter(config.quotas)
+    canaries = Canaries(config.targets, telemetry)
     lanes = Lanes(config)
     steering = Steering(config.pressure, lanes.chat)
     telemetry.registry.register(LaneCollector(lanes.statistics, steering.statistics))
@@ -88,6 +91,8 @@ def create_app(config: Config, drain: Drain) -> Litestar:
             health = Health(backends, config.probe, telemetry)
             await health.check()
             jobs = [health.watch(), telemetry.log.run()]
+            if canaries.watched:
+                jobs.append(canaries.watch())
             if embedder is not None:
                 await stack.enter_async_context(embedder)
             if isinstance(scorer, ScoringService):
@@ -113,17 +118,30 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 EmbeddingCaller(backends, lanes.embedding, config.embedding_models(), vectors),
                 health,
                 policy,
+                canaries,
             )
             counted = [cache for cache in (responses, semantic, vectors) if cache is not None]
             caches = Caches(records, counted, semantic)
             app.state.service = Service(
-                config, admission, chooser, pipeline, health, scorer, telemetry, drain, meter, lanes, steering, caches
+                config=config,
+                admission=admission,
+                chooser=chooser,
+                pipeline=pipeline,
+                health=health,
+                scorer=scorer,
+                telemetry=telemetry,
+                drain=drain,
+                meter=meter,
+                lanes=lanes,
+                steering=steering,
+                canaries=canaries,
+                caches=caches,
             )
             async with running(drain, *jobs):
                 yield
 
     return Litestar(
-        [*chat_routes(), *embedding_routes(), *status_routes(), *cache_routes(), *lane_routes()],
+        [*chat_routes(), *embedding_routes(), *status_routes(), *cache_routes(), *lane_routes(), *canary_routes()],
         lifespan=[lifespan],
         exception_handlers={Exception: as_error_response},
         request_max_body_size=config.limits.body_bytes,

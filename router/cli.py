@@ -28,6 +28,7 @@ _ELSEWHERE = {
     "calibrate": "router.calibration.cli:calibrate",
     "cache": "router.cache_cli:cache",
     "top": "router.top_cli:top",
+    "canary": "router.canary_cli:canary",
     "site": "deploy.site.cli:site",
 }
 
@@ -111,7 +112,8 @@ def serve(path: Path, log_level: str) -> None:
     app = _or_exit(lambda: create_app(config, drain))
     if config.keys_file is None:
         click.echo(f"No keys_file is set: open to everyone who reaches {config.listen.host} (loopback only).", err=True)
-    sys.exit(serve_app(app, drain, host=config.listen.host, port=config.listen.port, drain_s=config.limits.drain_s))
+    listen, limits = config.listen, config.limits
+    sys.exit(serve_app(app, drain, host=listen.host, port=listen.port, lead_s=limits.lead_s, drain_s=limits.drain_s))
 
 
 def _set_up_log(level: str) -> None:

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("router.embedder", "router.backlog", "router.tickets"),
     ("router.admission", "router.scoring", "router.backends", "router.policy", "router.forecast"),
-    ("router.health", "router.hold", "router.routing_metrics", "router.slots"),
+    ("router.health", "router.hold", "router.routing_metrics", "router.slots", "router.canaries"),
     ("router.replies", "router.lane", "router.estimates"),
     ("router.lanes", "router.metering"),
     ("router.steering", "router.lane_metrics"),
@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("router.api",),
     ("router.app", "router.evaluation"),
     ("router.calibration", "router.operating"),
-    ("router.cache_cli", "router.top_cli", "router.health_cli"),
+    ("router.cache_cli", "router.top_cli", "router.health_cli", "router.canary_cli"),
     ("router.cli",),
     ("router.__main__",),
 )

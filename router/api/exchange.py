@@ -18,6 +18,7 @@ from router.api.body import read_body
 from router.api.failures import describe_http, describe_invalid, error_body
 from router.cache.plan import CacheStatus
 from router.cache.statistics import Caches
+from router.canaries import Canaries
 from router.choosing import Chooser
 from router.config import Config
 from router.decision import Decision, Evidence, log_odds
@@ -51,6 +52,7 @@ class Service:
     meter: Meter
     lanes: Lanes
     steering: Steering
+    canaries: Canaries
     caches: Caches | None = None
 
     @cached_property
