@@ -88,7 +88,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
             backends: dict[str, Backend] = {}
             for name, make in makers.items():
                 backends[name] = await stack.enter_async_context(make())
-            health = Health(backends, config.probe, telemetry)
+            health = Health(backends, config.probe, telemetry, canaries.idle)
             await health.check()
             jobs = [health.watch(), telemetry.log.run()]
             if canaries.watched:

@@ -46,6 +46,10 @@ class Canaries:
         """What a canary gets now, in [0, 1]."""
         return self._shares[name]
 
+    def idle(self, name: str) -> bool:
+        """Whether a target is a canary that gets nothing."""
+        return self._shares.get(name) == 0.0
+
     def draw(self, query: Query | EmbeddingQuery, rules: Rules, up: Callable[[], Collection[str]]) -> Rules:
         """The rules, with the canaries that the query is drawn for; `up` says which targets are."""
         if not self._shares:

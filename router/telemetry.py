@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -105,6 +105,11 @@ class Telemetry:
     def set_up(self, target: str, *, up: bool) -> None:
         """A target's health."""
         self._up.labels(target).set(up)
+
+    def forget_up(self, target: str) -> None:
+        """Nobody misses a target that is down."""
+        with suppress(KeyError):
+            self._up.remove(target)
 
     def begin(self) -> None:
         """A request came in."""

@@ -9,7 +9,7 @@ mounts to the files of this host.
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from cloud.config import ConfigError as TritonConfigError
 from cloud.config import TritonConfig
 from cloud.config import load_config as load_triton
 from deploy.site.certificates import CertificateFiles, find_certificate_faults
-from deploy.site.compose import Compose, Service
+from deploy.site.compose import PORTS, Compose, Service
 from deploy.site.errors import SiteError
 from deploy.site.scaffold import CLOUD_EXAMPLE, valkey_user
 from edge.config import Config as EdgeConfig
@@ -32,8 +32,6 @@ from router.app import create_app
 from router.config import Config as RouterConfig
 from router.config import OpenAITarget, TritonTarget, load_config
 
-PORTS: Final = {"router": 8080, "edge": 8081, "cloud": 8000}
-"""Where the images' health checks look."""
 GRPC_PORT: Final = 8001
 SOON_DAYS: Final = 14
 _ETC = PurePosixPath("/etc/hybrid")
@@ -46,6 +44,8 @@ class Site:
 
     folder: Path
     services: dict[str, Service]
+    asleep: dict[str, Service] = field(default_factory=dict)
+    """Those that run during an upgrade only."""
 
     @classmethod
     def open(cls, folder: Path) -> "Site":
@@ -55,7 +55,8 @@ class Site:
         """
         if not (folder / "compose.yaml").is_file():
             raise SiteError(f"{folder}: no compose.yaml here; `hybrid site new` makes a site")
-        return cls(folder, Compose(folder).services())
+        services, known = Compose(folder).services(), Compose(folder, profiles=("upgrade",)).services()
+        return cls(folder, services, {name: each for name, each in known.items() if name not in services})
 
     def parts(self, part: str) -> list[Service]:
         """The services that run a part of ours."""
@@ -201,7 +202,7 @@ def _target_faults(site: Site, router: Service, config: RouterConfig, name: str)
         port, encrypted, expected = int(digits), target.tls is not None, GRPC_PORT
     if f"{host}:{port}" == CLOUD_EXAMPLE:
         yield f": {CLOUD_EXAMPLE} is an example; give the cloud's address"
-    elsewhere = site.services.get(host)
+    elsewhere = site.services.get(host) or site.asleep.get(host)
     if elsewhere is None:
         if not encrypted:
             yield f": {host} is no service of this site and not encrypted; prompts would cross the network in the clear"

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from deploy.site.errors import SiteError
+
+if TYPE_CHECKING:
+    from deploy.site.upgrade import Upgrade
 
 Made = TypeVar("Made")
 _SITE = click.Path(path_type=Path, file_okay=False, exists=True, resolve_path=True)
@@ -90,9 +93,11 @@ def up(folder: Path, limit_s: float) -> None:
       hybrid site up shop
     """
     from deploy.site.launch import start  # noqa: PLC0415 - other commands need no HTTP client
+    from deploy.site.rolling import GoodFiles  # noqa: PLC0415
 
     _check(folder)
     url = _or_exit(lambda: start(folder, limit_s, lambda line: click.echo(f"  {line}")))
+    _or_exit(GoodFiles(folder).keep)
     click.echo(f"Ready: {url}/v1")
 
 
@@ -114,6 +119,83 @@ def certificates(folder: Path, authority: Path, hosts: tuple[str, ...], days: in
 
     _or_exit(lambda: issue(authority, folder / "secrets", folder.name, list(hosts), days=days))
     click.echo(f"{folder / 'secrets'}: ca.pem, certificate.pem, certificate_key.pem, good for {days} days")
+
+
+@site.command()
+@click.argument("folder", type=_SITE)
+@click.option("--timeout", "ready_s", default=90.0, show_default=True, help="Seconds until a replica must be ready.")
+@click.option("--settle-s", default=3.0, show_default=True, help="Seconds that the balancer has to see a new replica.")
+def roll(folder: Path, ready_s: float, settle_s: float) -> None:
+    """Replace the router's replicas one at a time, after a change of .env or of their files; no request is refused.
+
+    One that is not ready in time brings back the files that the site last ran well with. Exit status: 0 all are new,
+    1 all are as before.
+
+    \b
+    Example:
+      sed -i 's/^VERSION=.*/VERSION=1.4.0/' north/.env && hybrid site roll north
+    """
+    from deploy.site.plans import plan_roll  # noqa: PLC0415
+    from deploy.site.waiting import Limits  # noqa: PLC0415
+
+    _check(folder)
+    limits = Limits(ready_s=ready_s, settle_s=settle_s)
+    _or_exit(lambda: plan_roll(folder, limits, lambda line: click.echo(f"  {line}")).run())
+
+
+@site.command()
+@click.argument("folder", type=_SITE)
+@click.argument("version")
+@click.option("--share", "shares", multiple=True, type=click.FloatRange(0, 1), help="A step; repeat.  [0.05, 0.5, 1]")
+@click.option("--hold-s", default=30.0, show_default=True, help="Seconds to watch each step.")
+@click.option("--stay", is_flag=True, help="Keep both versions and the last share; `promote` or `abandon` ends it.")
+@click.option("--timeout", "ready_s", default=90.0, show_default=True, help="Seconds until an edge must be ready.")
+def upgrade(
+    folder: Path, version: str, shares: tuple[float, ...], hold_s: float, ready_s: float, *, stay: bool
+) -> None:
+    """Put another version of the edge's model in the place of the one that serves; no request is refused.
+
+    It is checked, started beside the old one, asked the questions of probes.yaml, and given a growing share of the
+    work. If anything is wrong with it the old version has all of it again, and the exit status is 1.
+
+    \b
+    Examples:
+      hybrid site upgrade north 2
+      hybrid site upgrade north 2 --share 0.05 --stay; hybrid canary; hybrid site promote north
+    """
+    steps = shares or ((0.05,) if stay else (0.05, 0.5, 1.0))
+    _or_exit(lambda: _plan_upgrade(folder, ready_s).run(version, steps, hold_s, stay=stay))
+
+
+@site.command()
+@click.argument("folder", type=_SITE)
+def promote(folder: Path) -> None:
+    """Give a new version that an upgrade stayed with all of the work, and the old one's place.
+
+    \b
+    Example:
+      hybrid site promote north
+    """
+    _or_exit(lambda: _plan_upgrade(folder).finish())
+
+
+@site.command()
+@click.argument("folder", type=_SITE)
+def abandon(folder: Path) -> None:
+    """Give all work back to the old version, and stop the new one.
+
+    \b
+    Example:
+      hybrid site abandon north
+    """
+    _or_exit(lambda: _plan_upgrade(folder).abandon())
+
+
+def _plan_upgrade(folder: Path, ready_s: float = 90.0) -> "Upgrade":
+    from deploy.site.plans import plan_upgrade  # noqa: PLC0415
+    from deploy.site.waiting import Limits  # noqa: PLC0415
+
+    return plan_upgrade(folder, Limits(ready_s=ready_s), lambda line: click.echo(f"  {line}"))
 
 
 def _check(folder: Path) -> None:

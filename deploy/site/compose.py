@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,6 +11,8 @@ import yaml
 
 from deploy.site.errors import SiteError
 
+PORTS = {"router": 8080, "edge": 8081, "cloud": 8000}
+"""Where each part listens in its container, and the images' health checks look."""
 _CONFIG_S = 60.0
 _UP_S = 600.0
 _PROFILES = "COMPOSE_PROFILES="
@@ -56,13 +58,18 @@ class Service:
 class Compose:
     """The compose command for one site's folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, profiles: Collection[str] = ()) -> None:
         """
+        Args:
+            folder: The site's.
+            profiles: Turned on besides those of `.env`.
+
         Raises:
             SiteError: there is no compose on this host.
         """
         self._folder = folder
-        self._command = _find_command()
+        self._on = frozenset(profiles)
+        self._command = [*_find_command(), *(word for name in profiles for word in ("--profile", name))]
 
     def services(self) -> dict[str, Service]:
         """The services that run here by name: all but those of profiles that `.env` does not turn on.
@@ -103,6 +110,15 @@ class Compose:
         """
         self._run("down", "--remove-orphans", *options, limit_s=_UP_S)
 
+    def remove(self, service: str) -> None:
+        """Stop and remove one service's containers.
+
+        Raises:
+            SiteError: compose failed; its last words.
+        """
+        self._run("stop", service, limit_s=_UP_S)
+        self._run("rm", "-f", service, limit_s=_UP_S)
+
     def containers(self, service: str) -> list[str]:
         """Ids of a service's containers, running or not.
 
@@ -111,10 +127,10 @@ class Compose:
         """
         return self._run("ps", "-q", service, limit_s=_CONFIG_S).split()
 
-    def _profiles(self) -> set[str]:
+    def _profiles(self) -> frozenset[str]:
         file = self._folder / ".env"
         lines = file.read_text().splitlines() if file.is_file() else []
-        return {
+        return self._on | {
             name for line in lines if line.startswith(_PROFILES) for name in line.removeprefix(_PROFILES).split(",")
         }
 

@@ -119,9 +119,8 @@ def _health_handlers() -> list[HTTPRouteHandler]:
     @get("/health/ready")
     async def ready(request: HttpRequest) -> ASGIApp:
         service = _service(request)
-        up = service.health.up()
-        targets = {name: name in up for name in service.config.targets}
-        good = bool(up) and not service.drain.leaving
+        targets = service.health.targets()
+        good = any(targets.values()) and not service.drain.leaving
         return ASGIResponse(
             body=_encode(Readiness(good, targets)), media_type="application/json", status_code=200 if good else 503
         )
