@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import yaml
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from deploy.site.errors import SiteError
 from deploy.site.files import write
@@ -43,6 +43,12 @@ class Question(Struct, frozen=True, forbid_unknown_fields=True):
     ask: str
     expect: str
     max_tokens: int = 96
+
+
+class Questions(Struct, frozen=True, forbid_unknown_fields=True):
+    """A site's `probes.yaml`."""
+
+    questions: Annotated[list[Question], Meta(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +283,6 @@ def read_questions(file: Path) -> list[Question]:
         SiteError: there are none.
     """
     try:
-        questions = msgspec.yaml.decode(file.read_bytes(), type=list[Question])
+        return msgspec.yaml.decode(file.read_bytes(), type=Questions).questions
     except (OSError, msgspec.MsgspecError) as exc:
-        raise SiteError(f"{file}: no probe questions ({exc}); write a list of {{ask, expect}}") from exc
-    if not questions:
-        raise SiteError(f"{file}: is empty; a new version must prove itself by at least one question")
-    return questions
+        raise SiteError(f"{file}: no probe questions ({exc}); write `questions`, a list of {{ask, expect}}") from exc

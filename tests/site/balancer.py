@@ -55,6 +55,7 @@ class Balancer:
             async with asyncio.TaskGroup() as group:
                 group.create_task(pump(reader, outward))
                 group.create_task(pump(inward, writer))
+            await asyncio.gather(outward.wait_closed(), writer.wait_closed(), return_exceptions=True)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """To the next ready replica that takes connections."""
@@ -69,10 +70,12 @@ async def is_ready(port: int) -> bool:
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(2):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET /health/ready HTTP/1.1\r\nhost: replica\r\nconnection: close\r\n\r\n")
-            status = await reader.readline()
-            writer.close()
-            return b" 200 " in status
+            try:
+                writer.write(b"GET /health/ready HTTP/1.1\r\nhost: replica\r\nconnection: close\r\n\r\n")
+                return b" 200 " in await reader.readline()
+            finally:
+                writer.close()
+                await writer.wait_closed()
     return False
 
 

@@ -15,7 +15,10 @@ _LIMIT_S = 60.0
 
 @dataclass
 class Load:
-    """`with Load(url, rate) as load`: requests arrive at random, `rate` a second, whether or not others are answered."""
+    """`with Load(url, rate) as load`: `rate` requests a second, at random, whether or not others are answered.
+
+    None is answered by a cache.
+    """
 
     url: str
     rate: float
@@ -39,7 +42,13 @@ class Load:
     async def _run(self) -> None:
         arrivals = random.Random(6)
         async with (
-            AsyncOpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=_LIMIT_S) as client,
+            AsyncOpenAI(
+                base_url=f"{self.url}/v1",
+                api_key=self.key,
+                max_retries=0,
+                timeout=_LIMIT_S,
+                default_headers={"cache-control": "no-store"},
+            ) as client,
             asyncio.TaskGroup() as group,
         ):
             while not self._over.is_set():

@@ -214,15 +214,23 @@ def test_two_versions_are_measured_side_by_side(region: Region) -> None:
     upgrade = region.upgrade()
     upgrade.run("3", shares=(0.5,), hold_s=0.5, stay=True)
     url = f"http://127.0.0.1:{region.ports[0]}"
+    before = read_canaries(url)
     with Load(url, RATE) as load:
         time.sleep(3)
 
-    result = CliRunner().invoke(main, ["canary", "--url", url])
+    after = read_canaries(url)
     upgrade.abandon()
 
     assert load.failed == []
-    rows = {row.split()[0]: row.split() for row in result.output.splitlines()[1:]}
-    assert [rows[name][1:3] for name in ("shop", "shop-next")] == [["50%", "yes"]] * 2
-    assert rows["shop-next"][-1].startswith("demo-edge/3@")
-    assert int(rows["shop-next"][4]) == load.answered["shop-next"] > 0
-    assert int(rows["shop"][4]) >= load.answered["shop"] > 0
+    for name, version in (("shop", "demo-edge/2@"), ("shop-next", "demo-edge/3@")):
+        assert after[name][1:3] == ["50%", "yes"]
+        assert after[name][-1].startswith(version)
+        assert int(after[name][4]) - int(before[name][4]) == load.answered[name] > 0
+        assert int(after[name][-2].replace(",", "")) > 0
+
+
+def read_canaries(url: str) -> dict[str, list[str]]:
+    """The rows that `hybrid canary` prints, by target."""
+    result = CliRunner().invoke(main, ["canary", "--url", url])
+    assert result.exit_code == 0, result.output
+    return {row.split()[0]: row.split() for row in result.output.splitlines()[1:]}
