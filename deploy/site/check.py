@@ -23,6 +23,7 @@ from deploy.site.certificates import CertificateFiles, find_certificate_faults
 from deploy.site.compose import PORTS, Compose, Service
 from deploy.site.errors import SiteError
 from deploy.site.scaffold import CLOUD_EXAMPLE, valkey_user
+from deploy.site.upgrade import QUESTIONS, read_questions
 from edge.config import Config as EdgeConfig
 from edge.config import load_config as load_edge
 from edge.engine.artifact import Artifact, ArtifactError, ArtifactKind
@@ -249,6 +250,15 @@ def _find_valkey_faults(site: Site) -> Iterator[str]:
                 yield f"{users}: does not know the password in {password}; make the site's secrets anew"
 
 
+def _find_upgrade_faults(site: Site) -> Iterator[str]:
+    """What `hybrid site upgrade` would stumble over."""
+    if any(service.part == "edge" for service in site.asleep.values()):
+        try:
+            read_questions(site.folder / QUESTIONS)
+        except SiteError as exc:
+            yield str(exc)
+
+
 _CHECKS: Final[dict[str, Callable[[Path, Service], Iterator[str]]]] = {
     "router": _check_router,
     "edge": _check_edge,
@@ -261,6 +271,7 @@ _FINDERS: Final[tuple[Callable[[Site], Iterator[str]], ...]] = (
     _find_config_faults,
     _find_target_faults,
     _find_valkey_faults,
+    _find_upgrade_faults,
 )
 
 

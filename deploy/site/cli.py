@@ -140,7 +140,7 @@ def roll(folder: Path, ready_s: float, settle_s: float) -> None:
 
     _check(folder)
     limits = Limits(ready_s=ready_s, settle_s=settle_s)
-    _or_exit(lambda: plan_roll(folder, limits, lambda line: click.echo(f"  {line}")).run())
+    _alone(folder, lambda: plan_roll(folder, limits, lambda line: click.echo(f"  {line}")).run())
 
 
 @site.command()
@@ -164,7 +164,7 @@ def upgrade(
       hybrid site upgrade north 2 --share 0.05 --stay; hybrid canary; hybrid site promote north
     """
     steps = shares or ((0.05,) if stay else (0.05, 0.5, 1.0))
-    _or_exit(lambda: _plan_upgrade(folder, ready_s).run(version, steps, hold_s, stay=stay))
+    _alone(folder, lambda: _plan_upgrade(folder, ready_s).run(version, steps, hold_s, stay=stay))
 
 
 @site.command()
@@ -176,19 +176,19 @@ def promote(folder: Path) -> None:
     Example:
       hybrid site promote north
     """
-    _or_exit(lambda: _plan_upgrade(folder).finish())
+    _alone(folder, lambda: _plan_upgrade(folder).finish())
 
 
 @site.command()
 @click.argument("folder", type=_SITE)
 def abandon(folder: Path) -> None:
-    """Give all work back to the old version, and stop the new one.
+    """Give all work back to the old version, and stop the new one; also after an upgrade that was interrupted.
 
     \b
     Example:
       hybrid site abandon north
     """
-    _or_exit(lambda: _plan_upgrade(folder).abandon())
+    _alone(folder, lambda: _plan_upgrade(folder).abandon())
 
 
 def _plan_upgrade(folder: Path, ready_s: float = 90.0) -> "Upgrade":
@@ -196,6 +196,16 @@ def _plan_upgrade(folder: Path, ready_s: float = 90.0) -> "Upgrade":
     from deploy.site.waiting import Limits  # noqa: PLC0415
 
     return plan_upgrade(folder, Limits(ready_s=ready_s), lambda line: click.echo(f"  {line}"))
+
+
+def _alone(folder: Path, work: Callable[[], None]) -> None:
+    from deploy.site.files import locked  # noqa: PLC0415
+
+    def run() -> None:
+        with locked(folder):
+            work()
+
+    _or_exit(run)
 
 
 def _check(folder: Path) -> None:

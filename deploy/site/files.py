@@ -1,5 +1,8 @@
 """How the files of a site come to be: whole or not at all, and secrets where nobody else on the host can look."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.site.errors import SiteError
@@ -17,6 +20,21 @@ def write(path: Path, content: bytes) -> None:
         replace_file(path, content)
     except OSError as exc:
         raise SiteError(f"{path}: cannot be written ({exc.strerror})") from exc
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else changes what runs of a site meanwhile; the kernel frees the lock when its owner dies.
+
+    Raises:
+        SiteError: somebody does.
+    """
+    try:
+        with (folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    except BlockingIOError as exc:
+        raise SiteError(f"{folder}: another command is changing this site; wait for its end") from exc
 
 
 def write_private(path: Path, content: bytes, *, only_owner: bool = False) -> None:

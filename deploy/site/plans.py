@@ -11,11 +11,10 @@ from deploy.site.compose import Service
 from deploy.site.errors import SiteError
 from deploy.site.rolling import GoodFiles, Roll
 from deploy.site.services import ComposeServices
-from deploy.site.upgrade import Edge, Upgrade, read_questions
+from deploy.site.upgrade import QUESTIONS, Edge, Upgrade, read_questions
 from deploy.site.waiting import Limits
 
 _ETC: Final = PurePosixPath("/etc/hybrid")
-_QUESTIONS: Final = "probes.yaml"
 
 
 def plan_roll(folder: Path, limits: Limits, say: Callable[[str], None]) -> Roll:
@@ -57,7 +56,7 @@ def plan_upgrade(folder: Path, limits: Limits, say: Callable[[str], None]) -> Up
         canary=canary,
         share_file=_on_host(router, section["canary"].get("share_file", "")),
         model=section["chat_model"],
-        questions=read_questions(folder / _QUESTIONS),
+        questions=read_questions(folder / QUESTIONS),
         on_host=lead_to_host,
         limits=limits,
         say=say,

@@ -22,7 +22,10 @@ _GOOD, _REFUSED = ".good", ".refused"
 
 @dataclass(frozen=True, slots=True)
 class GoodFiles:
-    """What a site last ran well with, kept beside it: version of the images, configurations, compose files."""
+    """What a site's routers last ran well with, kept beside it: version of the images, configurations, compose files.
+
+    Not the edges' files: an upgrade changes those.
+    """
 
     folder: Path
 
@@ -53,7 +56,9 @@ class GoodFiles:
 
     @staticmethod
     def _files(folder: Path) -> list[Path]:
-        return sorted(file for file in folder.glob("*") if file.is_file() and not file.name.startswith("edge-next."))
+        return sorted(
+            file for file in folder.glob("*") if file.is_file() and not file.name.startswith(("edge", ".lock"))
+        )
 
 
 @dataclass(frozen=True)

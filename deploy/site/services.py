@@ -62,22 +62,25 @@ class ComposeServices:
         """
         self._compose = Compose(folder, profiles=("upgrade",))
         self.services = self._compose.services()
+        self._containers: dict[str, str] = {}
 
     def replace(self, name: str) -> None:
         """See `Services`; its running work has the container's `stop_grace_period`."""
+        self._containers.pop(name, None)
         self._compose.up("--no-deps", "--force-recreate", name)
 
     def remove(self, name: str) -> None:
         """See `Services`."""
+        self._containers.pop(name, None)
         self._compose.remove(name)
 
     def ask(self, name: str, path: str, body: bytes | None = None) -> Answer | None:
         """See `Services`; from inside the container, since nothing but the endpoint is published."""
-        containers = self._compose.containers(name)
-        if not containers:
+        container = self._find(name)
+        if container is None:
             return None
         port = str(PORTS[self.services[name].part or ""])
-        asked = ["docker", "exec", "-i", containers[0], "python", "-c", _ASK, port, path, str(_ASK_S)]
+        asked = ["docker", "exec", "-i", container, "python", "-c", _ASK, port, path, str(_ASK_S)]
         try:
             done = subprocess.run(asked, input=body or b"", capture_output=True, timeout=2 * _ASK_S, check=False)  # noqa: S603
         except subprocess.TimeoutExpired:
@@ -93,13 +96,19 @@ class ComposeServices:
         """See `Services`."""
         return self._docker(name, "logs", "--tail", str(_LAST_LINES)) or "it said nothing"
 
+    def _find(self, name: str) -> str | None:
+        """Its container: compose takes most of a second to tell, and only `replace` and `remove` change it."""
+        if name not in self._containers and (found := self._compose.containers(name)):
+            self._containers[name] = found[0]
+        return self._containers.get(name)
+
     def _docker(self, name: str, *arguments: str) -> str:
         """What the engine says of a service's container, in one line."""
-        containers = self._compose.containers(name)
-        if not containers:
+        container = self._find(name)
+        if container is None:
             raise SiteError(f"{name}: has no container")
         said = subprocess.run(  # noqa: S603 - the engine's own command
-            ["docker", *arguments, containers[0]],  # noqa: S607
+            ["docker", *arguments, container],  # noqa: S607
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

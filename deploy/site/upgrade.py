@@ -30,6 +30,7 @@ from deploy.site.waiting import Gauges, Limits, wait_ready, wait_targets, wait_u
 from edge.engine.artifact import Artifact, ArtifactKind
 from edge.engine.errors import EngineError
 
+QUESTIONS: Final = "probes.yaml"
 _STILL_LOOKS: Final = 4
 _LOOK_S: Final = 0.25
 _NO_FAULT: Final = frozenset({"refused_by_target", "budget_exhausted", "overloaded"})
@@ -103,7 +104,7 @@ class Upgrade:
         except EngineError as exc:
             raise SiteError(str(exc)) from exc
         self.say(f"{identity}: every digest is right")
-        self._set_share(0.0)
+        self._give_back()
         set_artifact(self.canary.config, artifact)
         self._replace(self.canary)
 
@@ -129,10 +130,12 @@ class Upgrade:
         """Put the new version in the old one's place.
 
         Raises:
-            SiteError: the first edge did not come up with it; it was put back as it was.
+            SiteError: it is not up; or the first edge did not come up with it, and was put back as it was.
         """
+        self._check_up()
         self._set_share(1.0)
         self._wait_idle(self.stable)
+        self._check_up()
         old, artifact = self.stable.config.read_bytes(), self._artifact(self.canary)
         set_artifact(self.stable.config, artifact)
         try:
@@ -148,9 +151,9 @@ class Upgrade:
         """Give all work to the first edge, and stop the second once it has none.
 
         Raises:
-            SiteError: a router does not follow.
+            SiteError: the first edge is not up, or a router does not follow.
         """
-        self._set_share(0.0)
+        self._give_back()
         self._wait_idle(self.canary)
         self.services.remove(self.canary.service)
 
@@ -191,6 +194,12 @@ class Upgrade:
             return None
         return f"{edge.service} answered {text!r} to the probe question {question.ask!r}, without {question.expect!r}"
 
+    def _give_back(self) -> None:
+        """All work to the first edge; not while a router does not reach it."""
+        for router in self.routers:
+            wait_targets(self.services, router, {self.stable.target}, self.limits.notice_s)
+        self._set_share(0.0)
+
     def _set_share(self, share: float) -> None:
         """Write it, and wait until every router follows."""
         write_share(self.share_file, share)
@@ -227,9 +236,13 @@ class Upgrade:
         return total
 
     def _check_up(self) -> None:
+        """
+        Raises:
+            SiteError: a router does not reach the new version.
+        """
         for router in self.routers:
             if not Gauges(self.services, router).sum("hybrid_target_up", target=self.canary.target):
-                raise SiteError(f"{self.canary.target} went down: {self.services.last_words(self.canary.service)}")
+                raise SiteError(f"{self.canary.target} is down: {self.services.last_words(self.canary.service)}")
 
     def _artifact(self, edge: Edge) -> str:
         return read_artifact(edge.config)

@@ -130,6 +130,7 @@ FAULTS: dict[str, tuple[Kind, Callable[[Path], None], str]] = {
         change("router.yaml", r"    tls:\n(      .*\n)+", ""),
         "asks for certificates",
     ),
+    "no questions": (Kind.EDGE_SITE, change("probes.yaml", "questions:", "question:"), "no probe questions"),
     "example address": (Kind.EDGE_SITE, change("router.yaml", CLOUD, "cloud.example:8001"), "is an example"),
     "valkey's password": (
         Kind.EDGE_SITE,

@@ -199,13 +199,20 @@ def test_a_version_that_dies_under_load_costs_no_request(region: Region, load: L
 
     killer = threading.Timer(1.5, region.services.kill, ["edge-next"])
     killer.start()
-    with pytest.raises(SiteError, match=r"shop-next (failed|went down)"):
+    with pytest.raises(SiteError, match=r"shop-next (failed|is down)"):
         upgrade.shift(0.5, hold_s=20)
     killer.join()
     upgrade.abandon()
 
     assert load.answered["shop-next"] > 0
     assert region.versions() == before
+    assert region.services.running() == {"edge", *ROUTERS}
+
+
+def test_what_does_not_run_is_not_promoted(region: Region, load: Load) -> None:
+    with pytest.raises(SiteError, match="shop-next is down"):
+        region.upgrade().finish()
+
     assert region.services.running() == {"edge", *ROUTERS}
 
 
