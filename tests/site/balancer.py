@@ -7,7 +7,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-_LOOK_S = 0.1
+_LOOK_S = 0.5
 _PIECE_BYTES = 65_536
 
 

@@ -6,18 +6,28 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from openai import AsyncOpenAI, OpenAIError
 
 _LIMIT_S = 60.0
+_EVERY = 4
+# a string that long cannot end early, whatever the model would say
+_LONG: dict[str, Any] = {
+    "max_tokens": 140,
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "long", "schema": {"type": "string", "minLength": 120}},
+    },
+}
+_SHORT: dict[str, Any] = {"max_tokens": 48}
 
 
 @dataclass
 class Load:
     """`with Load(url, rate) as load`: `rate` requests a second, at random, whether or not others are answered.
 
-    None is answered by a cache.
+    Half are streamed, every fourth answer is long, none comes from a cache.
     """
 
     url: str
@@ -60,21 +70,22 @@ class Load:
         prompt = f"What is {number % 90} plus {number // 90}?"
         try:
             ask = self._ask_whole if number % 2 else self._ask_streamed
-            self.answered[await ask(client, prompt)] += 1
+            length = _LONG if number // 2 % _EVERY == 0 else _SHORT
+            self.answered[await ask(client, prompt, length)] += 1
         except (OpenAIError, AssertionError) as exc:
             self.failed.append(f"{type(exc).__name__}: {exc}")
 
-    async def _ask_whole(self, client: AsyncOpenAI, prompt: str) -> str:
+    async def _ask_whole(self, client: AsyncOpenAI, prompt: str, length: dict[str, Any]) -> str:
         raw = await client.chat.completions.with_raw_response.create(
-            model=self.model, messages=[{"role": "user", "content": prompt}], temperature=0, max_tokens=48
+            model=self.model, messages=[{"role": "user", "content": prompt}], temperature=0, **length
         )
         answer = raw.parse()
         assert answer.choices[0].message.content, "an empty answer"
         return str(raw.headers["x-route-target"])
 
-    async def _ask_streamed(self, client: AsyncOpenAI, prompt: str) -> str:
+    async def _ask_streamed(self, client: AsyncOpenAI, prompt: str, length: dict[str, Any]) -> str:
         raw = await client.chat.completions.with_raw_response.create(
-            model=self.model, messages=[{"role": "user", "content": prompt}], temperature=0, max_tokens=48, stream=True
+            model=self.model, messages=[{"role": "user", "content": prompt}], temperature=0, stream=True, **length
         )
         finish = None
         async for chunk in raw.parse():
