@@ -18,7 +18,10 @@ COPY deploy/constraints/build.txt deploy/images/install.sh /
 RUN sh /install.sh /build --require-hashes -r /build.txt
 
 FROM builder AS source
-COPY . /source
+COPY pyproject.toml README.md LICENSE /source/
+COPY cloud /source/cloud
+COPY edge /source/edge
+COPY router /source/router
 RUN cd /source && /build/bin/hatchling build -t wheel -d /dist \
     && sh /install.sh /opt/hybrid /dist/*.whl \
     && python3 -m compileall -q --invalidation-mode unchecked-hash -s /opt/hybrid /opt/hybrid/lib
