@@ -1,5 +1,6 @@
 # Triton on a GPU: NVIDIA's own image with our models, launcher and their packages beside it. From the repository's root:
 #   docker build -f deploy/images/cloud-gpu.Dockerfile --build-arg VERSION=... -t hybrid-cloud-gpu:dev .
+# after `mkdir -p deploy/images/wheelhouse/cloud-gpu deploy/images/wheelhouse/build`: where these are empty, pip asks an index.
 # For the stock vLLM backend give NVIDIA's image with vLLM as BASE, and cloud/README.md's configuration.
 ARG BASE=nvcr.io/nvidia/tritonserver:25.09-py3
 
