@@ -32,6 +32,7 @@ IMAGES: Final = "images.tar.gz"
 _SECRETS: Final = PurePosixPath("/run/secrets")
 _MODELS: Final = PurePosixPath("/models")
 _GZIP_LEVEL: Final = 1  # see deploy/README.md for what a higher one costs
+_WORTH_SAYING_BYTES: Final = 1_000_000
 _PRIVATE: Final = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bhy-[A-Za-z0-9_-]{43}")
 
 Say = Callable[[str], None]
@@ -75,6 +76,7 @@ def bundle(site: Site, out: Path, key: Ed25519PrivateKey, profiles: frozenset[st
     for image in images:
         say(f"listing what is in {image.name}")
         materials[image.materials] = describe(image)
+    say("packing the images")
     manifest = write_bundle(out, contents, Images(images, materials, engine.save(contents.image_names)), key, say)
     for image in images:
         if engine.image(image.name) != image:
@@ -134,7 +136,8 @@ def _write(file: BinaryIO, contents: Contents, images: Images, key: Ed25519Priva
     for path in sorted(files):
         entry = archive.add(path, _chunks(files[path]))
         entries.append(entry)
-        say(f"{path}: {entry.bytes / 1e6:.1f} MB")
+        if entry.bytes >= _WORTH_SAYING_BYTES:
+            say(f"{path}: {entry.bytes / 1e6:.1f} MB")
     end = file.tell()
     file.seek(0)
     manifest = Manifest(

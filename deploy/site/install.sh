@@ -104,6 +104,17 @@ check_secrets() {
   [ -z "$lacking" ] || stop 3 "these secrets cannot be made here:$lacking; give their folder with --secrets"
 }
 
+load_images() {
+  # the engine unpacks the whole archive before it keeps its layers
+  root=$(docker info -f '{{.DockerRootDir}}')
+  [ ! -d "$root" ] || check_room "$root" "$(($(of unpacked) * 2))"
+  say "loading the images ..."
+  unpack -O images.tar.gz | docker load -q >&2 || stop 3 "the engine did not take the images; free its disk, then run this again"
+  of image | while read -r id name; do
+    docker image inspect "$name" >/dev/null 2>&1 || stop 3 "$name ($id): not there after loading"
+  done
+}
+
 # --- secrets: what is there stays; what was given is taken; the rest is made
 
 put_secret() { # $1: name; its content comes on standard input
@@ -197,7 +208,9 @@ start() {
 }
 
 is_ready() {
-  for container in $(containers); do
+  all=$(containers)
+  [ -n "$all" ] || return 1
+  for container in $all; do
     case $(state "$container") in healthy | running) ;; *) return 1 ;; esac
     case $(image_of "$container") in
       *hybrid-router:*)
@@ -264,24 +277,19 @@ if [ -d "$target" ] && [ ! -d "$target/.bundle" ] && [ -n "$(ls -A "$target")" ]
 fi
 find_engine
 check_secrets
-check_room "$target" "$(of file | awk '$3 != "images.tar.gz" {sum += $2} END {print sum * 2}')"
-missing=$(missing_images)
-if [ -n "$missing" ]; then
-  # the engine unpacks the whole archive before it keeps its layers
-  root=$(docker info -f '{{.DockerRootDir}}')
-  [ ! -d "$root" ] || check_room "$root" "$(($(of unpacked) * 2))"
-  say "loading the images ..."
-  unpack -O images.tar.gz | docker load -q >&2 || stop 3 "the engine did not take the images; free its disk, then run this again"
-  of image | while read -r id name; do
-    docker image inspect "$name" >/dev/null 2>&1 || stop 3 "$name ($id): not there after loading"
-  done
+cmp -s "$work/manifest" "$target/.bundle/manifest" || changed=yes
+[ $changed = no ] || check_room "$target" "$(of file | awk '$3 != "images.tar.gz" {sum += $2} END {print sum * 2}')"
+if [ -n "$(missing_images)" ]; then
+  load_images
 else
   say "the images are here already"
 fi
-cmp -s "$work/manifest" "$target/.bundle/manifest" || changed=yes
-stage
+mkdir -p "$target/.bundle"
 place_secrets
-place_files
+if [ $changed = yes ]; then
+  stage
+  place_files
+fi
 say "starting ..."
 start
 cp "$work/manifest" "$target/.bundle/manifest.new"
