@@ -96,11 +96,11 @@ def collect(site: Site, profiles: frozenset[str] = frozenset()) -> Contents:
         for service in site.services.values()
         if profiles.intersection(named := service.settings.get("profiles", ())) or not named
     ]
+    secrets = sorted({_secret(site, source) for service in services for source in _secret_sources(service)})
+    stores = {store for service in services for store in _stores(site, service)}
     for compose in site.folder.glob("compose*.yaml"):
         if "../" in compose.read_text():
             raise SiteError(f"{compose}: leans on files outside the site; make one with `hybrid site new`")
-    secrets = sorted({_secret(site, source) for service in services for source in _secret_sources(service)})
-    stores = {store for service in services for store in _stores(site, service)}
     files = dict(_site_files(site, secrets, stores))
     models = {model.name: model for service in services for model in _add_models(service, files)}
     names = sorted({service.image for service in services})

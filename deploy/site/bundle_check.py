@@ -38,7 +38,7 @@ def find_bundle_faults(bundle: Path, public_key: Path) -> list[str]:
         return [f"{bundle}: not signed by {public_key}, or damaged; whatever it says of itself may be false"]
     manifest = Manifest.parse(content)
     try:
-        return [*_find_damage(bundle, manifest, signature), *_find_missing_materials(bundle, manifest)]
+        return [*_find_damage(bundle, manifest, signature)] or [*_find_missing_materials(bundle, manifest)]
     except (OSError, tarfile.TarError) as exc:
         raise SiteError(f"{bundle}: cannot be read ({exc}); copy it again") from exc
 

@@ -43,7 +43,7 @@ of() { sed -n "s/^$1 //p" "$work/manifest"; }
 unpack() { head -c "$archive_bytes" "$bundle" | tar -x -f - "$@"; }
 
 check_tools() {
-  for tool in tar sha256sum openssl head sed awk df mktemp; do
+  for tool in tar sha256sum openssl head wc sed awk df mktemp; do
     command -v "$tool" >/dev/null || stop 3 "$tool is not here; install it"
   done
 }
@@ -57,6 +57,10 @@ verify() {
   [ "$(sed -n 1p "$work/manifest")" = "hybrid-bundle 1" ] || stop 1 "$bundle: of another form than this installer's; use the one in it"
   wanted=$(of archive)
   archive_bytes=${wanted#* }
+  # behind those bytes: two headers, the manifest and its signature in whole blocks, and two empty blocks
+  blocks=$((5 + ($(wc -c <"$work/manifest") + 511) / 512))
+  [ "$(wc -c <"$bundle")" -eq $((archive_bytes + 512 * blocks)) ] ||
+    stop 1 "$bundle: longer or shorter than it was made: copy it again; nothing was installed"
   say "checking $(megabytes "$archive_bytes") ..."
   [ "$(head -c "$archive_bytes" "$bundle" | sha256sum)" = "${wanted% *}  -" ] ||
     stop 1 "$bundle: damaged since it was signed: copy it again; nothing was installed"
@@ -275,8 +279,8 @@ case $target in /*) ;; *) target=$PWD/$target ;; esac
 if [ -d "$target" ] && [ ! -d "$target/.bundle" ] && [ -n "$(ls -A "$target")" ]; then
   stop 2 "$target: is not empty, and no bundle was installed there; name another folder"
 fi
-find_engine
 check_secrets
+find_engine
 cmp -s "$work/manifest" "$target/.bundle/manifest" || changed=yes
 [ $changed = no ] || check_room "$target" "$(of file | awk '$3 != "images.tar.gz" {sum += $2} END {print sum * 2}')"
 if [ -n "$(missing_images)" ]; then

@@ -16,7 +16,7 @@ _ENGINE_S = 60.0
 _LIMIT_S = 600.0
 # what the installer may use, and what the engine's commands call by name
 _TOOLS = (
-    *("sh", "tar", "sha256sum", "openssl", "head", "sed", "awk", "df", "mktemp", "cat", "tr", "cut", "grep", "cmp"),
+    *("sh", "tar", "sha256sum", "openssl", "head", "wc", "sed", "awk", "df", "mktemp", "cat", "tr", "cut", "grep", "cmp"),
     *("cp", "mv", "rm", "mkdir", "chmod", "dirname", "ls", "sleep", "docker", "docker-compose"),
 )
 
@@ -46,6 +46,18 @@ class Box:
         """Run the installer; its status may be anything."""
         return self.run("sh", str(INSTALLER), str(bundle), "--key", str(key), *more, check=False)
 
+    def install_until(self, said: str, after_s: float, bundle: Path, key: Path, *more: str) -> None:
+        """Run the installer and kill it, and all that it started, some time after it said something."""
+        command = [_nsenter(), f"--net=/run/netns/{NAMESPACE}", "sh", str(INSTALLER), str(bundle), "--key", str(key), *more]
+        with subprocess.Popen(
+            command, env=self.environment, cwd=self.folder, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as running:
+            assert running.stderr is not None
+            assert any(said in line for line in running.stderr), f"it never said {said}"
+            time.sleep(after_s)
+            assert running.poll() is None, "it was done before it could be killed"
+            os.killpg(running.pid, signal.SIGKILL)
+
 
 @contextmanager
 def offline_box(folder: Path) -> Iterator[Box]:
@@ -59,7 +71,12 @@ def offline_box(folder: Path) -> Iterator[Box]:
     try:
         _ip("-n", NAMESPACE, "link", "set", "lo", "up")
         with _engine(folder):
-            yield Box(folder)
+            box = Box(folder)
+            try:
+                yield box
+            finally:
+                containers = box.run("docker", "ps", "-aq").stdout.split()
+                box.run("docker", "rm", "-f", "unused", *containers, check=False)
     finally:
         _ip("netns", "del", NAMESPACE)
 
