@@ -90,9 +90,9 @@ def size_bytes(image: str) -> int:
 
 
 def bill_of_materials(image: str, version: str, *, ours: bool = True) -> str:
-    """An image's packages as CycloneDX 1.6 (https://cyclonedx.org/docs/1.6/json/): Python's and Debian's of one of `ours`.
+    """An image's packages as CycloneDX 1.6 (https://cyclonedx.org/docs/1.6/json/).
 
-    Of another image those of Debian or Alpine, whichever it is made of; nothing of it is run.
+    Python's and Debian's of one of `ours`; of another, Debian's or Alpine's, and nothing of it is run.
 
     Raises:
         ImageError: the image does not run, or lists no packages.

@@ -9,7 +9,7 @@ import hashlib
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, BinaryIO, Final
 
 from deploy.site.errors import SiteError
 from deploy.site.manifest import Entry, check_path
@@ -90,10 +90,10 @@ def read_entries(bundle: Path) -> Iterator[Entry]:
         for member in archive:
             file = archive.extractfile(member) if member.isreg() else None
             if file is not None:
-                yield Entry(member.name, hashlib.file_digest(file, "sha256").hexdigest(), member.size)
+                yield Entry(member.name, digest_beginning(file, member.size), member.size)
 
 
-def digest_beginning(file: BinaryIO, size: int) -> str:
+def digest_beginning(file: IO[bytes], size: int) -> str:
     """The sha256 of a file's next `size` bytes, or of fewer if it ends before. Raises `OSError`."""
     digest = hashlib.sha256()
     while size > 0 and (chunk := file.read(min(size, CHUNK_BYTES))):

@@ -1,9 +1,9 @@
 """
 `hybrid site bundle`: one signed archive with all that a box without a network needs to run a site.
 
-In it: the site's folder without its secrets, the models that its parts name, its images, a bill of materials for each, and
-`install.sh`, which needs no Python. What is read from this host is checked on the way; what is written is never whole in
-memory, and the bundle appears under its name when it is complete.
+In it: the site's folder without its secrets, the models that its parts name, its images, a bill of materials for each,
+and `install.sh`, which needs no Python. Models are checked before; what is written is never whole in memory; and the
+bundle appears under its name when it is complete.
 """
 
 import re
@@ -107,7 +107,9 @@ def collect(site: Site, profiles: frozenset[str] = frozenset()) -> Contents:
     for name in names:
         if "@" in name:
             raise SiteError(f"{name}: an engine keeps no digest of an image that it loads; name it by a tag")
-    return Contents(site.folder.name, files, tuple(models[name] for name in sorted(models)), tuple(secrets), tuple(names))
+    return Contents(
+        site.folder.name, files, tuple(models[name] for name in sorted(models)), tuple(secrets), tuple(names)
+    )
 
 
 def write_bundle(out: Path, contents: Contents, images: Images, key: Ed25519PrivateKey, say: Say) -> Manifest:
@@ -213,7 +215,9 @@ def _stores(site: Site, service: Service) -> Iterator[Path]:
         if target == _MODELS:
             yield source
         elif not source.is_relative_to(site.folder):
-            raise SiteError(f"{source}: {service.name} mounts it, and it lies outside the site; a bundle cannot hold it")
+            raise SiteError(
+                f"{source}: {service.name} mounts it, and it lies outside the site; a bundle cannot hold it"
+            )
 
 
 def _add_models(service: Service, files: dict[str, Path | bytes]) -> Iterator[Model]:

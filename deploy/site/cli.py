@@ -73,7 +73,7 @@ def new(
 @click.argument("place", metavar="FOLDER|BUNDLE", type=_SITE_OR_BUNDLE)
 @click.option("--key", "public_key", type=_FILE, help="signing_key.pub.pem of who made the bundle.")
 def check(place: Path, public_key: Path | None) -> None:
-    """Check every file of a site against the others, or of a bundle against what was signed; status 1 if anything is wrong.
+    """Check the files of a site against each other, or a bundle against what was signed; status 1 if anything is wrong.
 
     \b
     Examples:

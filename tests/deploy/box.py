@@ -12,12 +12,14 @@ from pathlib import Path
 from deploy.site.bundle import INSTALLER
 
 NAMESPACE = "hybrid-box"
+# not `ip netns exec`: its own /sys would hide the control groups
+_ENTER = ("/usr/bin/nsenter", f"--net=/run/netns/{NAMESPACE}")
 _ENGINE_S = 60.0
 _LIMIT_S = 600.0
 # what the installer may use, and what the engine's commands call by name
 _TOOLS = (
-    *("sh", "tar", "sha256sum", "openssl", "head", "wc", "sed", "awk", "df", "mktemp", "cat", "tr", "cut", "grep", "cmp"),
-    *("cp", "mv", "rm", "mkdir", "chmod", "dirname", "ls", "sleep", "docker", "docker-compose"),
+    "sh tar sha256sum openssl head wc sed awk df mktemp cat tr cut grep cmp cp mv rm mkdir chmod dirname ls sleep"
+    " docker docker-compose"
 )
 
 
@@ -31,7 +33,7 @@ class Box:
     def run(self, *command: str, check: bool = True, limit_s: float = _LIMIT_S) -> subprocess.CompletedProcess[str]:
         """One command, on the box's path."""
         done = subprocess.run(
-            [_nsenter(), f"--net=/run/netns/{NAMESPACE}", *command],
+            [*_ENTER, *command],
             env=self.environment,
             cwd=self.folder,
             capture_output=True,
@@ -48,9 +50,14 @@ class Box:
 
     def install_until(self, said: str, after_s: float, bundle: Path, key: Path, *more: str) -> None:
         """Run the installer and kill it, and all that it started, some time after it said something."""
-        command = [_nsenter(), f"--net=/run/netns/{NAMESPACE}", "sh", str(INSTALLER), str(bundle), "--key", str(key), *more]
+        command = ["sh", str(INSTALLER), str(bundle), "--key", str(key), *more]
         with subprocess.Popen(
-            command, env=self.environment, cwd=self.folder, stderr=subprocess.PIPE, text=True, start_new_session=True
+            [*_ENTER, *command],
+            env=self.environment,
+            cwd=self.folder,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         ) as running:
             assert running.stderr is not None
             assert any(said in line for line in running.stderr), f"it never said {said}"
@@ -63,7 +70,7 @@ class Box:
 def offline_box(folder: Path) -> Iterator[Box]:
     """A box around the body; its engine has no image."""
     (folder / "bin").mkdir(parents=True)
-    for tool in _TOOLS:
+    for tool in _TOOLS.split():
         found = shutil.which(tool)
         if found:
             (folder / "bin" / tool).symlink_to(found)
@@ -87,8 +94,7 @@ def _engine(folder: Path) -> Iterator[None]:
     assert dockerd, "dockerd is not installed"
     places = {"data-root": "data", "exec-root": "run", "pidfile": "pid"}
     options = [word for option, place in places.items() for word in (f"--{option}", str(folder / place))]
-    # not `ip netns exec`: its own /sys would hide the control groups
-    command = [_nsenter(), f"--net=/run/netns/{NAMESPACE}", dockerd, *options, "-H", f"unix://{folder}/sock"]
+    command = [*_ENTER, dockerd, *options, "-H", f"unix://{folder}/sock"]
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as engine:
         try:
             _wait_for(folder / "sock", engine)
@@ -105,10 +111,6 @@ def _wait_for(path: Path, engine: subprocess.Popen[bytes]) -> None:
         assert engine.poll() is None, path.with_name("log").read_text()[-2000:]
         assert time.monotonic() - began < _ENGINE_S, "the box's engine does not answer"
         time.sleep(0.25)
-
-
-def _nsenter() -> str:
-    return shutil.which("nsenter") or "/usr/bin/nsenter"
 
 
 def _ip(*arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""The demo site's bundle on a box without a network: installed by a shell, ready, answering; cut off, and gone on with."""
+"""The demo site's bundle on a box without a network: installed by a shell, ready, answering; cut off and resumed."""
 
 import os
 import shutil

@@ -183,12 +183,12 @@ def test_the_installer_says_what_the_box_lacks_and_leaves_it_as_it_is(signed: Si
     secrets = signed.install(signed.bundle, str(target), path=path)
     engine = signed.install(signed.bundle, str(target), "--secrets", str(given_secrets), path=path)
     (tmp_path / "bin/openssl").unlink()
-    tool = signed.install(signed.bundle, str(target), path=path)
+    bare = signed.install(signed.bundle, str(target), path=path)
 
     assert "these secrets cannot be made here: ca.pem" in secrets.stderr
     assert "docker is not here" in engine.stderr
-    assert "openssl is not here" in tool.stderr
-    assert {secrets.returncode, engine.returncode, tool.returncode} == {3}
+    assert "openssl is not here" in bare.stderr
+    assert {secrets.returncode, engine.returncode, bare.returncode} == {3}
     assert not target.exists()
 
 
