@@ -16,11 +16,12 @@ EVERYWHERE: dict[str, tuple[str, ...]] = {
     "numpy's build tools": ("numpy/distutils", "numpy/f2py"),
     "sample values for OpenAPI documents, which no part serves": ("faker",),
     "onnxruntime once more, for programs in C": ("onnxruntime/capi/libonnxruntime.so*",),
+    "onnxruntime's sample models": ("onnxruntime/datasets",),
     "onnxruntime's optimizers for models of other shapes": ("onnxruntime/transformers", "onnxruntime/tools"),
 }  # fmt: skip
 BY_LOCK: dict[str, dict[str, tuple[str, ...]]] = {
     "router": {
-        "quantizing models is the edge's": ("onnxruntime/quantization", "onnxruntime/datasets"),
+        "quantizing models is the edge's": ("onnxruntime/quantization",),
         "fetching models is the edge's": ("hf_xet", "huggingface_hub"),
         "litestar's command line": ("rich", "rich_click", "pygments", "markdown_it"),
     },

@@ -1,4 +1,4 @@
-"""Compose as the host has it, v2 (`docker compose`) or 1.29 (`docker-compose`), and a site's services as it sees them."""
+"""Compose as the host has it, v2 (`docker compose`) or 1.29 (`docker-compose`), and the services that it sees."""
 
 import shutil
 import subprocess
@@ -11,9 +11,9 @@ import yaml
 
 from deploy.site.errors import SiteError
 
-PROFILES = ("observability",)
 _CONFIG_S = 60.0
 _UP_S = 600.0
+_PROFILES = "COMPOSE_PROFILES="
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +65,19 @@ class Compose:
         self._command = _find_command()
 
     def services(self) -> dict[str, Service]:
-        """All services by name, those of profiles too.
+        """The services that run here by name: all but those of profiles that `.env` does not turn on.
 
         Raises:
             SiteError: compose refuses the files; its own words.
         """
-        profiles = [part for profile in PROFILES for part in ("--profile", profile)]
-        document = yaml.safe_load(self._run(*profiles, "config", limit_s=_CONFIG_S))
+        document = yaml.safe_load(self._run("config", limit_s=_CONFIG_S))
         secrets = {name: Path(secret["file"]) for name, secret in (document.get("secrets") or {}).items()}
-        return {name: _read(name, settings, secrets) for name, settings in document["services"].items()}
+        on = self._profiles()
+        return {
+            name: _read(name, settings, secrets)
+            for name, settings in document["services"].items()
+            if not settings.get("profiles") or on.intersection(settings["profiles"])
+        }
 
     def up(self, *options: str) -> None:
         """Create and start what is not running.
@@ -106,6 +110,13 @@ class Compose:
             SiteError: compose failed; its last words.
         """
         return self._run("ps", "-q", service, limit_s=_CONFIG_S).split()
+
+    def _profiles(self) -> set[str]:
+        file = self._folder / ".env"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        return {
+            name for line in lines if line.startswith(_PROFILES) for name in line.removeprefix(_PROFILES).split(",")
+        }
 
     def _run(self, *arguments: str, limit_s: float) -> str:
         try:

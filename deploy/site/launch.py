@@ -49,11 +49,7 @@ def start(folder: Path, limit_s: float, say: Callable[[str], None]) -> str:
     began = time.monotonic()
     site, compose = Site.open(folder), Compose(folder)
     compose.up()
-    containers = {
-        name: compose.containers(name)
-        for name, service in site.services.items()
-        if not service.settings.get("profiles")
-    }
+    containers = {name: compose.containers(name) for name in site.services}
     while containers:
         for name, ids in list(containers.items()):
             states = _states(ids)

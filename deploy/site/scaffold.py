@@ -71,6 +71,7 @@ def scaffold(folder: Path, answers: Answers) -> str:
     _copy_observability(folder)
     write(folder / ".env", _environment(answers).encode())
     key = write_keys(folder / "secrets")
+    write_private(folder / "secrets" / "grafana_password", f"{secrets.token_urlsafe(24)}\n".encode())
     if answers.kind.shares_a_cache:
         write_valkey_password(folder / "secrets")
     if answers.authority is not None and answers.kind.encrypted:

@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 
 from deploy.site.scaffold import Answers, Kind
 from loadtests.small_disk import SmallDisk
-from tests.deploy.containers import ContainerSite, container_site, make_images, missing_engine, settings
+from tests.deploy.containers import ContainerSite, container_site, make_images, missing_engine, settings, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +59,16 @@ def outside() -> Iterator[str]:
         for command in setup:
             subprocess.run(command.split(), check=True, capture_output=True, timeout=10)
         with subprocess.Popen(serve.split(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+            wait_until(lambda: _listens("10.231.77.2", 8099), "a server outside")
             yield "10.231.77.2:8099"
             server.terminate()
     finally:
         subprocess.run(["ip", "netns", "del", "hybrid-outside"], check=False, capture_output=True, timeout=10)
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), 1).close()
+    except OSError:
+        return False
+    return True

@@ -119,11 +119,7 @@ class ContainerSite:
 
     def containers(self) -> dict[str, str]:
         """Ids by service."""
-        return {
-            name: self.container(name)
-            for name, each in self.compose.services().items()
-            if "profiles" not in each.settings
-        }
+        return {name: self.container(name) for name in self.compose.services()}
 
     def inspect(self, service: str) -> dict[str, Any]:
         """What the engine says of a service's container."""

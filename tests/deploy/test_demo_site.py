@@ -142,6 +142,19 @@ def test_a_part_at_its_memory_limit_is_ended_and_comes_back(demo: ContainerSite)
     assert demo.ask("What is 3 plus 4?", "edge").status_code == 200
 
 
+def test_after_a_reboot_it_serves_again_with_its_cache(demo: ContainerSite) -> None:
+    stored(demo, "What is 7 plus 7?")
+    containers = demo.containers()
+
+    docker("stop", "-t", "20", *containers.values())
+    assert demo.targets() == {}
+    docker("start", containers["router"], containers["triton"], containers["edge"])
+    took_s = demo.wait_targets(limit_s=120, edge_demo=True, cloud_demo=True)
+
+    print(f"serving again {took_s:.1f} s after the start")
+    assert demo.ask("What is 7 plus 7?").headers["x-cache"] == "hit"
+
+
 def test_a_full_disk_costs_the_cache_only(demo: ContainerSite, disk: SmallDisk) -> None:
     stored(demo, "What is 9 plus 6?")
     restarts = demo.inspect("router")["RestartCount"]
@@ -154,19 +167,6 @@ def test_a_full_disk_costs_the_cache_only(demo: ContainerSite, disk: SmallDisk) 
     assert [answer.status_code for answer in answers] == [200] * 10
     assert demo.inspect("router")["RestartCount"] == restarts
     assert demo.ask("What is 9 plus 6?").headers["x-cache"] == "hit"
-
-
-def test_after_a_reboot_it_serves_again_with_its_cache(demo: ContainerSite) -> None:
-    stored(demo, "What is 7 plus 7?")
-    containers = demo.containers()
-
-    docker("stop", "-t", "20", *containers.values())
-    assert demo.targets() == {}
-    docker("start", containers["router"], containers["triton"], containers["edge"])
-    took_s = demo.wait_targets(limit_s=120, edge_demo=True, cloud_demo=True)
-
-    print(f"serving again {took_s:.1f} s after the start")
-    assert demo.ask("What is 7 plus 7?").headers["x-cache"] == "hit"
 
 
 def test_it_goes_down_clean(demo: ContainerSite) -> None:

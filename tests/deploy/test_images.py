@@ -90,7 +90,7 @@ def test_an_image_is_small_and_carries_no_weights_and_no_pip(images: None, part:
     image = part.image("dev")
     own = size_bytes(image) - size_bytes(LOCAL_BASE)
     packages = {package.name.lower(): package for package in python_packages(image)}
-    unwanted = ("*.onnx", "*.safetensors", "pip*", "f2py")
+    unwanted = ("*.onnx", "*.safetensors", "pip", "f2py")
     names = [word for name in unwanted for word in ("-o", "-name", name)][1:]
     found = docker(
         "run", "--rm", "--network", "none", image, "find", "/opt/hybrid/lib", "/models", "/etc/hybrid", *names
@@ -140,14 +140,7 @@ def test_a_changed_source_is_built_again_within_10_s(images: None, tmp_path: Pat
 
     def build() -> float:
         began = time.monotonic()
-        subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=os.environ | {"DOCKER_BUILDKIT": "0"},
-            check=True,
-            timeout=280,
-            capture_output=True,
-        )
+        subprocess.run(command, cwd=tmp_path, env=env, check=True, timeout=280, capture_output=True)
         return time.monotonic() - began
 
     build()

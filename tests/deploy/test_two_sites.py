@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,15 +134,17 @@ def test_the_cloud_lets_in_nobody_without_its_authoritys_certificate(
 def enters(address: str, ca: Path, own: Path | None) -> bool:
     """Whether a gRPC client that shows the certificate in `own` is let in."""
     files = (own / "certificate_key.pem", own / "certificate.pem") if own else ()
-    # a process of its own: gRPC's library keeps threads
+    # a process of its own, left at once: gRPC's threads go on trying
     code = (
-        "import grpc, sys; from pathlib import Path; address, *files = sys.argv[1:]\n"
+        "import grpc, os, sys; from pathlib import Path; address, *files = sys.argv[1:]\n"
         "credentials = grpc.ssl_channel_credentials(*(Path(file).read_bytes() for file in files))\n"
-        "grpc.channel_ready_future(grpc.secure_channel(address, credentials)).result(timeout=5)"
+        "try: grpc.channel_ready_future(grpc.secure_channel(address, credentials)).result(timeout=5)\n"
+        "except grpc.FutureTimeoutError: os._exit(7)\n"
+        "os._exit(0)"
     )
     command = [sys.executable, "-c", code, address, str(ca), *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0 or "FutureTimeoutError" in done.stderr
+    assert done.returncode in {0, 7}, done.stderr
     return done.returncode == 0
 
 
@@ -166,15 +169,17 @@ def test_without_the_cloud_the_edge_site_goes_on_and_with_it_routing_returns(
     edge: ContainerSite, cloud: ContainerSite
 ) -> None:
     cloud.compose.stop()
-    down_s = edge.wait_targets(site_edge=True, site_cloud=False)
+    edge.wait_targets(site_edge=True, site_cloud=False)
     alone = edge.ask("What is 4817 minus 3956?")
     refused = edge.ask("What is 3 plus 5?", "cloud")
 
+    began = time.monotonic()
     cloud.compose.up()
-    back_s = edge.wait_targets(limit_s=120, site_edge=True, site_cloud=True)
+    edge.wait_targets(limit_s=120, site_edge=True, site_cloud=True)
+    back_s = time.monotonic() - began
     again = edge.ask("What is 3 plus 6?", "cloud")
 
-    print(f"cloud seen down after {down_s:.1f} s, up {back_s:.1f} s after its start")
+    print(f"routing returned {back_s:.1f} s after the cloud was started")
     assert (alone.status_code, alone.headers["x-route-tier"]) == (200, "edge")
     assert refused.status_code in {200, 503}
     assert (again.status_code, again.headers["x-route-tier"]) == (200, "cloud")
