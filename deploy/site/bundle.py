@@ -24,6 +24,7 @@ from deploy.site.compose import Service
 from deploy.site.engine import Engine
 from deploy.site.errors import SiteError
 from deploy.site.manifest import Image, Manifest, Model
+from deploy.site.materials import describe, take
 from edge.engine.artifact import MANIFEST as ARTIFACT_MANIFEST
 from edge.engine.artifact import Artifact, ArtifactError, digest_file
 
@@ -58,15 +59,13 @@ class Images:
     chunks: Iterable[bytes] = ()
 
 
-def bundle(site: Site, out: Path, key: Ed25519PrivateKey, profiles: frozenset[str], say: Say) -> Manifest:
-    """Write a site's bundle to `out`, with the services of these profiles besides those that always run.
+def bundle(site: Site, out: Path, key: Ed25519PrivateKey, given: dict[str, Path], say: Say) -> Manifest:
+    """Write a site's bundle to `out`; `given` are bills of materials by image, where they are not to be made here.
 
     Raises:
         SiteError: something that belongs in it is missing, or may not be in it; or the disk has no room.
     """
-    from deploy.site.materials import describe  # noqa: PLC0415 - only where images are built
-
-    contents, engine = collect(site, profiles), Engine()
+    contents, engine = collect(site), Engine()
     images = tuple(engine.image(name) for name in contents.image_names)
     most = sum(map(engine.size_bytes, contents.image_names)) + sum(map(_size, contents.files.values()))
     say(f"needs at most {most / 1e6:.0f} MB in {out.parent}; {_free_bytes(out.parent) / 1e6:.0f} MB are free")
@@ -75,7 +74,7 @@ def bundle(site: Site, out: Path, key: Ed25519PrivateKey, profiles: frozenset[st
     materials = {}
     for image in images:
         say(f"listing what is in {image.name}")
-        materials[image.materials] = describe(image)
+        materials[image.materials] = take(given[image.name]) if image.name in given else describe(image)
     say("packing the images")
     manifest = write_bundle(out, contents, Images(images, materials, engine.save(contents.image_names)), key, say)
     for image in images:
@@ -85,12 +84,13 @@ def bundle(site: Site, out: Path, key: Ed25519PrivateKey, profiles: frozenset[st
     return manifest
 
 
-def collect(site: Site, profiles: frozenset[str] = frozenset()) -> Contents:
-    """What a site's bundle holds, its images by name.
+def collect(site: Site) -> Contents:
+    """What a site's bundle holds, its images by name: of the services that start with the profiles in its `.env`.
 
     Raises:
         SiteError: the site leans on files outside its folder, or a model is damaged.
     """
+    profiles = _profiles(site.folder / ".env")
     services = [
         service
         for service in site.services.values()
@@ -186,6 +186,12 @@ def _site_files(site: Site, secrets: list[str], stores: set[Path]) -> Iterator[t
                 raise SiteError(f"{path}: has a private key in it; move it to {site.folder / 'secrets'}")
             name = path.relative_to(site.folder).as_posix()
             yield f"site/{name}", _environment(path) if name == ".env" else path
+
+
+def _profiles(environment: Path) -> set[str]:
+    lines = environment.read_text().splitlines() if environment.exists() else []
+    said = [line.partition("=")[2] for line in lines if line.startswith("COMPOSE_PROFILES=")]
+    return {name.strip() for line in said for name in line.split(",") if name.strip()}
 
 
 def _environment(path: Path) -> bytes:

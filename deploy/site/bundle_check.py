@@ -3,28 +3,12 @@
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
-
-import msgspec
-from msgspec import Struct
 
 from deploy.site.archive import MANIFEST, SIGNATURE, digest_beginning, ending, read_entries, read_small
 from deploy.site.errors import SiteError
 from deploy.site.manifest import Manifest
+from deploy.site.materials import check_materials
 from deploy.site.signing import is_signed
-
-
-class _Component(Struct):
-    name: str
-    version: str
-
-
-class _Materials(Struct, rename="camel"):
-    """What a bill of materials cannot be without."""
-
-    bom_format: Literal["CycloneDX"]
-    spec_version: str
-    components: list[_Component]
 
 
 def find_bundle_faults(bundle: Path, public_key: Path) -> list[str]:
@@ -64,6 +48,6 @@ def _find_missing_materials(bundle: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{bundle}: no bill of materials of {image.name} ({image.materials}); make the bundle again"
             continue
         try:
-            msgspec.json.decode(read_small(bundle, image.materials)[0], type=_Materials)
-        except (SiteError, msgspec.MsgspecError) as exc:
-            yield f"{bundle}: {image.materials}: no bill of materials of {image.name} ({exc}); make the bundle again"
+            check_materials(read_small(bundle, image.materials)[0])
+        except SiteError as exc:
+            yield f"{bundle}: {image.materials}, of {image.name}: {exc}; make the bundle again"

@@ -149,8 +149,8 @@ def key(folder: Path) -> None:
 @click.argument("folder", type=_SITE)
 @click.option("-o", "--out", type=_NEW_FILE, required=True, help="The bundle.")
 @click.option("--key", "private_key", type=_FILE, required=True, help="signing_key.pem of `hybrid site key`.")
-@click.option("--profile", "profiles", multiple=True, help="Also the services of this profile; repeat.")
-def bundle(folder: Path, out: Path, private_key: Path, profiles: tuple[str, ...]) -> None:
+@click.option("--sbom", "sboms", multiple=True, metavar="IMAGE=FILE", help="Its maker's CycloneDX file; repeat.")
+def bundle(folder: Path, out: Path, private_key: Path, sboms: tuple[str, ...]) -> None:
     """Put all of a site but its secrets into one signed file, for a box without a network.
 
     Images, models, configuration, bills of materials, and an installer that needs a shell, openssl, docker and compose.
@@ -163,12 +163,11 @@ def bundle(folder: Path, out: Path, private_key: Path, profiles: tuple[str, ...]
     from deploy.site.check import Site  # noqa: PLC0415
     from deploy.site.signing import read_signing_key  # noqa: PLC0415
 
+    given = {name: Path(file) for name, file in map(_split, sboms)}
     signer = _or_exit(lambda: read_signing_key(private_key))
     _check(folder)
     made = _or_exit(
-        lambda: write_bundle(
-            Site.open(folder), out, signer, frozenset(profiles), lambda line: click.echo(f"  {line}", err=True)
-        )
+        lambda: write_bundle(Site.open(folder), out, signer, given, lambda line: click.echo(f"  {line}", err=True))
     )
     click.echo(f"{out}: {out.stat().st_size / 1e6:.0f} MB, {len(made.images)} images, {len(made.models)} models")
 
@@ -189,7 +188,7 @@ def _tell(place: Path, faults: list[str]) -> None:
 def _split(setting: str) -> tuple[str, str]:
     name, equals, value = setting.partition("=")
     if not equals:
-        raise click.UsageError(f"--set {setting}: give NAME=VALUE")
+        raise click.UsageError(f"{setting}: give NAME=VALUE")
     return name, value
 
 

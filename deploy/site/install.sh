@@ -101,7 +101,7 @@ check_secrets() {
   for secret in $(of secret); do
     [ -s "$target/secrets/$secret" ] || [ -s "${given:-/nowhere}/$secret" ] && continue
     case $secret in
-      keys.yaml | valkey_password | valkey_users) ;;
+      keys.yaml | valkey_password | valkey_users | grafana_password) ;;
       *) lacking="$lacking $secret" ;;
     esac
   done
@@ -153,7 +153,7 @@ make_secret() {
       echo "$api_key"
       printf '"%s":\n  tenant: operator\n  operator: true\n' "$(digest "$api_key")" | put_secret keys.yaml
       ;;
-    valkey_password) random | put_secret valkey_password ;;
+    valkey_password | grafana_password) random | put_secret "$1" ;;
     valkey_users)
       [ -s "$target/secrets/valkey_password" ] || make_secret valkey_password
       password=$(cat "$target/secrets/valkey_password")

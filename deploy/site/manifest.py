@@ -12,9 +12,9 @@ A bundle's manifest: what is in it, one plain line each, so that a box with noth
     file SHA256 BYTES PATH
     archive SHA256 BYTES
 
-`unpacked` is what the images take before compression, each layer once; a model's digest is its manifest's; a `secret` is
-a file that the site mounts and the bundle leaves out; `archive` is the digest of the bundle's first BYTES bytes: all but
-the manifest and its signature.
+`unpacked` is what the images take before compression, each layer once; a model's digest is its manifest's; a `secret`
+is a file that the site mounts and the bundle leaves out; `archive` is the digest of the bundle's first BYTES bytes: all
+but the manifest and its signature.
 """
 
 import re

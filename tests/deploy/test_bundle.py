@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deploy.images.contents import bill_of_materials, foreign_packages
 from deploy.images.parts import Part
 from deploy.site.archive import read_small
 from deploy.site.manifest import Manifest
 from deploy.site.signing import PRIVATE_KEY, PUBLIC_KEY
 from loadtests.site import STORE
 from tests.deploy.box import NAMESPACE, Box, offline_box
-from tests.deploy.containers import docker, free_port
+from tests.deploy.containers import SERVERS, docker, free_port
 from tests.deploy.test_site_files import change, run
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1200)]
@@ -104,6 +105,15 @@ def installed(made: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
         it.key = it.install(*options[1:]).stdout.strip()
         print(f"installed and ready in {time.monotonic() - began:.1f} s")
         yield it
+
+
+def test_packages_of_an_image_of_others_are_listed_without_running_it(images: None) -> None:
+    packages = {package.name: package.version for package in foreign_packages(SERVERS)["deb"]}
+
+    assert {"redis-server", "haproxy", "libc6"} <= packages.keys()
+    assert all(packages.values())
+    assert '"pkg:deb/debian/haproxy@' in bill_of_materials(SERVERS, "local", ours=False)
+    assert docker("ps", "-aq", "--filter", f"ancestor={SERVERS}", "--filter", "status=created") == ""
 
 
 def test_the_box_has_neither_network_nor_images_nor_python(installed: Installed) -> None:

@@ -16,6 +16,7 @@ from deploy.site.bundle_check import find_bundle_faults
 from deploy.site.check import Site
 from deploy.site.errors import SiteError
 from deploy.site.manifest import Image, Manifest, Model, check_path
+from deploy.site.materials import take
 from deploy.site.scaffold import Kind
 from deploy.site.signing import PRIVATE_KEY, PUBLIC_KEY, make_signing_key, read_signing_key
 from tests.deploy.test_site_files import change, make, needs_compose, run
@@ -169,7 +170,8 @@ def test_an_image_without_its_bill_of_materials_is_found(signed: Signed, tmp_pat
 
     for name in ("none", "empty"):
         (fault,) = find_bundle_faults(tmp_path / name, signed.key)
-        assert "no bill of materials of hybrid-router:dev" in fault
+        assert "bill of materials" in fault
+        assert "hybrid-router:dev" in fault
 
 
 def test_the_installer_says_what_the_box_lacks_and_leaves_it_as_it_is(signed: Signed, tmp_path: Path) -> None:
@@ -239,6 +241,27 @@ def test_an_edge_sites_bundle_has_the_clouds_template_and_not_its_weights(tmp_pa
         "valkey_password",
         "valkey_users",
     }
+
+
+@needs_compose
+def test_the_profiles_of_the_site_come_along(tmp_path: Path) -> None:
+    make(tmp_path / "shop", Kind.DEMO)
+    change(".env", "^COMPOSE_PROFILES=.*$", "COMPOSE_PROFILES=observability")(tmp_path / "shop")
+
+    contents = collect(Site.open(tmp_path / "shop"))
+
+    assert any("prometheus" in name for name in contents.image_names)
+    assert contents.secrets == ("grafana_password", "keys.yaml")
+
+
+def test_a_makers_bill_of_materials_is_read_before_it_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "good.json").write_bytes(MATERIALS)
+    (tmp_path / "other.json").write_text('{"spdxVersion": "SPDX-2.3"}')
+
+    assert take(tmp_path / "good.json") == MATERIALS
+    for name in ("other.json", "none.json"):
+        with pytest.raises(SiteError, match=name):
+            take(tmp_path / name)
 
 
 SPOILT: dict[str, tuple[Kind, Callable[[Path], object], str]] = {
