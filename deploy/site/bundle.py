@@ -6,6 +6,7 @@ and `install.sh`, which needs no Python. Models are checked before; what is writ
 bundle appears under its name when it is complete.
 """
 
+import os
 import re
 import shutil
 import zlib
@@ -23,16 +24,17 @@ from deploy.site.check import Site, find_references
 from deploy.site.compose import Service
 from deploy.site.engine import Engine
 from deploy.site.errors import SiteError
-from deploy.site.manifest import Image, Manifest, Model
+from deploy.site.manifest import Image, Manifest, Model, check_path
 from deploy.site.materials import describe, take
 from edge.engine.artifact import MANIFEST as ARTIFACT_MANIFEST
 from edge.engine.artifact import Artifact, ArtifactError, digest_file
 
 INSTALLER: Final = Path(__file__).with_name("install.sh")
 IMAGES: Final = "images.tar.gz"
+_ENVIRONMENT: Final = ".env"
 _SECRETS: Final = PurePosixPath("/run/secrets")
 _MODELS: Final = PurePosixPath("/models")
-_GZIP_LEVEL: Final = 1  # see deploy/README.md for what a higher one costs
+_GZIP_LEVEL: Final = 1  # 6 took three times the CPU for a tenth less
 _WORTH_SAYING_BYTES: Final = 1_000_000
 _PRIVATE: Final = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bhy-[A-Za-z0-9_-]{43}")
 
@@ -65,6 +67,8 @@ def bundle(site: Site, out: Path, key: Ed25519PrivateKey, given: dict[str, Path]
     Raises:
         SiteError: something that belongs in it is missing, or may not be in it; or the disk has no room.
     """
+    if out.is_relative_to(site.folder):
+        raise SiteError(f"{out}: lies in the site, and would be in its next bundle; name a file elsewhere")
     contents, engine = collect(site), Engine()
     images = tuple(engine.image(name) for name in contents.image_names)
     most = sum(map(engine.size_bytes, contents.image_names)) + sum(map(_size, contents.files.values()))
@@ -76,12 +80,7 @@ def bundle(site: Site, out: Path, key: Ed25519PrivateKey, given: dict[str, Path]
         say(f"listing what is in {image.name}")
         materials[image.materials] = take(given[image.name]) if image.name in given else describe(image)
     say("packing the images")
-    manifest = write_bundle(out, contents, Images(images, materials, engine.save(contents.image_names)), key, say)
-    for image in images:
-        if engine.image(image.name) != image:
-            out.unlink()
-            raise SiteError(f"{image.name}: was built anew meanwhile; make the bundle again")
-    return manifest
+    return write_bundle(out, contents, Images(images, materials, _save(engine, images)), key, say)
 
 
 def collect(site: Site) -> Contents:
@@ -90,19 +89,19 @@ def collect(site: Site) -> Contents:
     Raises:
         SiteError: the site leans on files outside its folder, or a model is damaged.
     """
-    profiles = _profiles(site.folder / ".env")
-    services = [
-        service
-        for service in site.services.values()
-        if profiles.intersection(named := service.settings.get("profiles", ())) or not named
-    ]
+    environment = _environment(site.folder / _ENVIRONMENT)
+    profiles = _profiles(environment)
+    services = [service for service in site.services.values() if _starts(service, profiles)]
     secrets = sorted({_secret(site, source) for service in services for source in _secret_sources(service)})
     stores = {store for service in services for store in _stores(site, service)}
     for compose in site.folder.glob("compose*.yaml"):
         if "../" in compose.read_text():
             raise SiteError(f"{compose}: leans on files outside the site; make one with `hybrid site new`")
-    files = dict(_site_files(site, secrets, stores))
+    files: dict[str, Path | bytes] = dict(_site_files(site, secrets, stores))
+    files[f"site/{_ENVIRONMENT}"] = "\n".join([*environment, ""]).encode()
     models = {model.name: model for service in services for model in _add_models(service, files)}
+    for path in (site.folder.name, *secrets, *files):
+        check_path(path)
     names = sorted({service.image for service in services})
     for name in names:
         if "@" in name:
@@ -122,12 +121,21 @@ def write_bundle(out: Path, contents: Contents, images: Images, key: Ed25519Priv
     try:
         with partial.open("w+b") as file:
             manifest = _write(file, contents, images, key, say)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(out)
     except OSError as exc:
-        raise SiteError(f"{partial}: cannot be written ({exc.strerror})") from exc
+        raise SiteError(f"{exc.filename or partial}: {exc.strerror}; the bundle was not made") from exc
     finally:
         partial.unlink(missing_ok=True)
     return manifest
+
+
+def _save(engine: Engine, images: tuple[Image, ...]) -> Iterator[bytes]:
+    yield from engine.save([image.name for image in images])
+    for image in images:
+        if engine.image(image.name) != image:
+            raise SiteError(f"{image.name}: was built anew meanwhile; make the bundle again")
 
 
 def _write(file: BinaryIO, contents: Contents, images: Images, key: Ed25519PrivateKey, say: Say) -> Manifest:
@@ -174,7 +182,7 @@ class Gzip:
         yield packer.flush()
 
 
-def _site_files(site: Site, secrets: list[str], stores: set[Path]) -> Iterator[tuple[str, Path | bytes]]:
+def _site_files(site: Site, secrets: list[str], stores: set[Path]) -> Iterator[tuple[str, Path]]:
     left_out = [site.folder / "secrets", *(site.folder / secret for secret in secrets), *stores]
     for path in sorted(site.folder.rglob("*")):
         if any(path.is_relative_to(place) for place in left_out):
@@ -184,20 +192,23 @@ def _site_files(site: Site, secrets: list[str], stores: set[Path]) -> Iterator[t
         if path.is_file():
             if _PRIVATE.search(path.read_bytes()):
                 raise SiteError(f"{path}: has a private key in it; move it to {site.folder / 'secrets'}")
-            name = path.relative_to(site.folder).as_posix()
-            yield f"site/{name}", _environment(path) if name == ".env" else path
+            yield f"site/{path.relative_to(site.folder).as_posix()}", path
 
 
-def _profiles(environment: Path) -> set[str]:
-    lines = environment.read_text().splitlines() if environment.exists() else []
-    said = [line.partition("=")[2] for line in lines if line.startswith("COMPOSE_PROFILES=")]
+def _environment(path: Path) -> list[str]:
+    """The site's `.env` for the box, where the models lie in the site's folder."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [*(line for line in lines if not line.startswith("MODELS=")), "MODELS=./models"]
+
+
+def _profiles(environment: list[str]) -> set[str]:
+    said = [line.partition("=")[2] for line in environment if line.startswith("COMPOSE_PROFILES=")]
     return {name.strip() for line in said for name in line.split(",") if name.strip()}
 
 
-def _environment(path: Path) -> bytes:
-    """On the box the models lie in the site's folder."""
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("MODELS=")]
-    return "\n".join([*lines, "MODELS=./models", ""]).encode()
+def _starts(service: Service, profiles: set[str]) -> bool:
+    named = set(service.settings.get("profiles", ()))
+    return not named or bool(named & profiles)
 
 
 def _secret_sources(service: Service) -> Iterator[Path]:

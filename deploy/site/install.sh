@@ -22,8 +22,8 @@ Installs the site in BUNDLE into FOLDER and starts it; with --verify only checks
 
 Needs sh, tar, sha256sum, openssl 3, docker, and docker-compose or docker's compose plugin. No network, no Python.
 
-Exit status: 0 done; 1 the bundle is damaged or not signed by that key; 2 wrong use; 3 this box lacks something;
-4 installed, but not ready.
+Exit status: 0 done; 1 a command failed, in its own words; 2 wrong use; 3 this box lacks something; 4 installed, but not
+ready; 5 the bundle is damaged, or not signed by that key.
 TEXT
 }
 
@@ -50,20 +50,20 @@ check_tools() {
 
 verify() {
   tar -xOf "$bundle" manifest >"$work/manifest" 2>/dev/null && tar -xOf "$bundle" manifest.sig >"$work/manifest.sig" 2>/dev/null ||
-    stop 1 "$bundle: no manifest in it; it was cut off or damaged: copy it again"
+    stop 5 "$bundle: no manifest in it; it was cut off or damaged: copy it again"
   openssl pkey -pubin -in "$key" -noout 2>/dev/null || stop 2 "$key: no public key"
   openssl pkeyutl -verify -rawin -pubin -inkey "$key" -in "$work/manifest" -sigfile "$work/manifest.sig" >/dev/null 2>&1 ||
-    stop 1 "$bundle: not signed by $key, or damaged; nothing was installed"
-  [ "$(sed -n 1p "$work/manifest")" = "hybrid-bundle 1" ] || stop 1 "$bundle: of another form than this installer's; use the one in it"
+    stop 5 "$bundle: not signed by $key, or damaged; nothing was installed"
+  [ "$(sed -n 1p "$work/manifest")" = "hybrid-bundle 1" ] || stop 5 "$bundle: of another form than this installer's; use the one in it"
   wanted=$(of archive)
   archive_bytes=${wanted#* }
   # behind those bytes: two headers, the manifest and its signature in whole blocks, and two empty blocks
   blocks=$((5 + ($(wc -c <"$work/manifest") + 511) / 512))
   [ "$(wc -c <"$bundle")" -eq $((archive_bytes + 512 * blocks)) ] ||
-    stop 1 "$bundle: longer or shorter than it was made: copy it again; nothing was installed"
+    stop 5 "$bundle: longer or shorter than it was made: copy it again; nothing was installed"
   say "checking $(megabytes "$archive_bytes") ..."
   [ "$(head -c "$archive_bytes" "$bundle" | sha256sum)" = "${wanted% *}  -" ] ||
-    stop 1 "$bundle: damaged since it was signed: copy it again; nothing was installed"
+    stop 5 "$bundle: damaged since it was signed: copy it again; nothing was installed"
   say "$(of site), version $(of version), made $(of created): signed, every byte as it was"
 }
 
@@ -170,7 +170,7 @@ stage() {
   rm -rf "$staged"
   mkdir -p "$staged"
   chmod 700 "$target/.bundle"
-  unpack -o -C "$staged" --exclude=images.tar.gz
+  unpack -o -C "$staged" --exclude=images.tar.gz || stop 3 "$staged: cannot be written; see above, then run this again"
   set_answers "$staged/site/.env"
 }
 

@@ -1,6 +1,7 @@
 """The demo site's bundle on a box without a network: installed by a shell, ready, answering; cut off and resumed."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from deploy.images.contents import bill_of_materials, foreign_packages
 from deploy.images.parts import Part
 from deploy.site.archive import read_small
 from deploy.site.manifest import Manifest
+from deploy.site.scaffold import Answers, Kind, scaffold, valkey_user
 from deploy.site.signing import PRIVATE_KEY, PUBLIC_KEY
 from loadtests.site import STORE
 from tests.deploy.box import NAMESPACE, Box, offline_box
-from tests.deploy.containers import SERVERS, docker, free_port
+from tests.deploy.containers import SERVERS, docker, free_port, settings, wait_until
 from tests.deploy.test_site_files import change, run
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1200)]
@@ -33,6 +35,7 @@ headers = {"authorization": f"Bearer {key}"}
 answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60, trust_env=False)
 print(answer.raise_for_status().json()["choices"][0]["message"]["content"])
 """
+METRICS = "import httpx, sys; print(httpx.get(f'{sys.argv[1]}/metrics', trust_env=False).text)"
 
 
 @dataclass
@@ -176,8 +179,37 @@ def test_a_spoilt_bundle_leaves_what_runs_alone(installed: Installed) -> None:
     refused = installed.box.install(spoilt, installed.keys / PUBLIC_KEY, str(installed.target))
     spoilt.unlink()
 
-    assert (refused.returncode, "damaged since it was signed" in refused.stderr) == (1, True)
+    assert (refused.returncode, "damaged since it was signed" in refused.stderr) == (5, True)
     assert installed.containers() == before
+
+
+def test_an_edge_site_takes_its_certificates_makes_its_passwords_and_serves_without_its_cloud(
+    installed: Installed, tmp_path: Path
+) -> None:
+    box, site, target, port = installed.box, tmp_path / "till", installed.box.folder / "srv/till", free_port()
+    env = settings(VERSION=TAG, ENDPOINT_PORT=str(port))
+    scaffold(site, Answers(Kind.EDGE_SITE, site.name, env, cloud="192.0.2.1:8001", authority=tmp_path / "authority"))
+    (tmp_path / "given").mkdir()
+    for name in ("ca.pem", "certificate.pem", "certificate_key.pem"):
+        shutil.copy(site / "secrets" / name, tmp_path / "given" / name)
+    bundle = make_bundle(site, installed.keys, box.folder / "till.bundle")
+    key = installed.keys / PUBLIC_KEY
+
+    refused = box.install(bundle, key, str(target))
+    done = box.install(bundle, key, str(target), "--secrets", str(tmp_path / "given"))
+
+    assert (refused.returncode, "ca.pem certificate.pem certificate_key.pem" in refused.stderr) == (3, True)
+    assert done.returncode == 0, done.stderr
+    url = f"http://127.0.0.1:{port}"
+    assert (
+        box.run(sys.executable, "-c", ASK, url, done.stdout.strip(), "What is 3 plus 4?").stdout.strip().endswith("7")
+    )
+    made = target / "secrets"
+    assert (made / "valkey_users").read_text().strip() == valkey_user((made / "valkey_password").read_text().strip())
+    written = re.compile(r'^hybrid_cache_writes_total\{cache_tier="shared"\} [1-9]', re.MULTILINE)
+    wait_until(
+        lambda: bool(written.search(box.run(sys.executable, "-c", METRICS, url).stdout)), "an answer kept in Valkey"
+    )
 
 
 def test_a_later_bundle_replaces_the_configuration_and_keeps_keys_and_answers(installed: Installed) -> None:

@@ -112,7 +112,7 @@ def test_one_changed_byte_in_a_file_is_found_and_named(signed: Signed, path: str
 
     assert faults(copy, signed.key) == [f"{copy}: {path}: damaged or missing; copy it again"]
     refused = signed.install(copy, "--verify")
-    assert (refused.returncode, "damaged since it was signed" in refused.stderr) == (1, True)
+    assert (refused.returncode, "damaged since it was signed" in refused.stderr) == (5, True)
 
 
 @pytest.mark.parametrize("path", ["manifest", "manifest.sig"])
@@ -121,7 +121,7 @@ def test_one_changed_byte_in_what_is_signed_is_found(signed: Signed, path: str) 
 
     assert "not signed by" in faults(copy, signed.key)[0]
     refused = signed.install(copy, "--verify")
-    assert (refused.returncode, "not signed by" in refused.stderr) == (1, True)
+    assert (refused.returncode, "not signed by" in refused.stderr) == (5, True)
 
 
 @settings(max_examples=60, deadline=None)
@@ -132,7 +132,7 @@ def test_one_changed_byte_anywhere_is_found(signed: Signed, data: st.DataObject)
 
     assert faults(copy, signed.key)
     if offset < signed.manifest.archive_bytes:
-        assert signed.install(copy, "--verify").returncode == 1
+        assert signed.install(copy, "--verify").returncode == 5
 
 
 @pytest.mark.parametrize("spoil", [lambda content: content[:-600], lambda content: content + bytes(512)])
@@ -140,7 +140,7 @@ def test_a_bundle_of_another_length_is_refused(signed: Signed, spoil: Callable[[
     signed.copy.write_bytes(spoil(signed.content))
 
     assert faults(signed.copy, signed.key)
-    assert signed.install(signed.copy, "--verify").returncode == 1
+    assert signed.install(signed.copy, "--verify").returncode == 5
 
 
 def test_what_others_put_behind_it_is_refused(signed: Signed) -> None:
@@ -150,7 +150,7 @@ def test_what_others_put_behind_it_is_refused(signed: Signed) -> None:
     signed.copy.write_bytes(signed.content[:end] + smuggled + ending(content, signature))
 
     assert faults(signed.copy, signed.key)
-    assert signed.install(signed.copy, "--verify").returncode == 1
+    assert signed.install(signed.copy, "--verify").returncode == 5
 
 
 def test_another_key_is_refused(signed: Signed, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_another_key_is_refused(signed: Signed, tmp_path: Path) -> None:
     other = tmp_path / PUBLIC_KEY
 
     assert "not signed by" in find_bundle_faults(signed.bundle, other)[0]
-    assert signed.install(signed.bundle, "--verify", "--key", str(other)).returncode == 1
+    assert signed.install(signed.bundle, "--verify", "--key", str(other)).returncode == 5
     result = run("check", str(signed.bundle), "--key", str(other))
     assert (result.exit_code, "1 fault in" in result.output) == (1, True)
     assert run("check", str(signed.bundle)).exit_code == 2
