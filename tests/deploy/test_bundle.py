@@ -64,8 +64,9 @@ class Installed:
         return self.box.run(sys.executable, "-c", ASK, url, self.key, prompt).stdout.strip()
 
     def containers(self) -> set[str]:
-        """Ids of what runs on the box."""
-        return set(self.box.run("docker", "ps", "-q").stdout.split())
+        """Ids of what runs of the site."""
+        own = f"label=com.docker.compose.project={self.site.name}"
+        return set(self.box.run("docker", "ps", "-q", "--filter", own).stdout.split())
 
 
 def make_bundle(site: Path, keys: Path, out: Path) -> Path:
@@ -210,6 +211,7 @@ def test_an_edge_site_takes_its_certificates_makes_its_passwords_and_serves_with
     wait_until(
         lambda: bool(written.search(box.run(sys.executable, "-c", METRICS, url).stdout)), "an answer kept in Valkey"
     )
+    box.run("sh", "-c", f"cd {target} && docker-compose down -v")
 
 
 def test_a_later_bundle_replaces_the_configuration_and_keeps_keys_and_answers(installed: Installed) -> None:
