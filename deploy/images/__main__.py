@@ -109,7 +109,16 @@ def scan(parts: tuple[str, ...], version: str) -> None:
             "pip-audit", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         ):
             lock = CONSTRAINTS / f"{part.lock}.txt"
-            command = [audit, "--require-hashes", "--disable-pip", "--progress-spinner", "off", "-r", str(lock)]
+            command = [
+                audit,
+                "--strict",
+                "--require-hashes",
+                "--disable-pip",
+                "--progress-spinner",
+                "off",
+                "-r",
+                str(lock),
+            ]
         else:
             raise click.ClickException("neither trivy nor pip-audit is here; install one (`pip install pip-audit`)")
         click.echo(f"{part}: {Path(command[0]).name}")

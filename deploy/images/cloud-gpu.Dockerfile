@@ -1,5 +1,6 @@
 # Triton on a GPU: NVIDIA's own image with our models, launcher and their packages beside it. From the repository's root:
 #   docker build -f deploy/images/cloud-gpu.Dockerfile --build-arg VERSION=... -t hybrid-cloud-gpu:dev .
+# after `mkdir -p deploy/images/wheelhouse/cloud-gpu deploy/images/wheelhouse/build`: where these are empty, pip asks an index.
 # For the stock vLLM backend give NVIDIA's image with vLLM as BASE, and cloud/README.md's configuration.
 ARG BASE=nvcr.io/nvidia/tritonserver:25.09-py3
 
@@ -18,7 +19,10 @@ COPY deploy/constraints/build.txt deploy/images/install.sh /
 RUN sh /install.sh /build --require-hashes -r /build.txt
 
 FROM builder AS source
-COPY . /source
+COPY pyproject.toml README.md LICENSE /source/
+COPY cloud /source/cloud
+COPY edge /source/edge
+COPY router /source/router
 RUN cd /source && /build/bin/hatchling build -t wheel -d /dist \
     && sh /install.sh /opt/hybrid /dist/*.whl \
     && python3 -m compileall -q --invalidation-mode unchecked-hash -s /opt/hybrid /opt/hybrid/lib

@@ -93,7 +93,8 @@ def _find_missing_files(site: Site) -> Iterator[str]:
             if not source.exists():
                 hint = "`hybrid models pull --store` fills one" if target.name == "models" else "see the site's README"
                 yield f"{source}: missing, and {service.name} mounts it at {target}; {hint}"
-            elif target.is_relative_to("/run/secrets") and not source.read_bytes().strip():
+            elif target.is_relative_to("/run/secrets") and not (source.is_file() and source.read_bytes().strip()):
+                # where a file was missing, the engine has left an empty folder
                 yield f"{source}: this secret is empty; make the site anew or write it"
         if service.part is not None and service.on_host(_ETC / _FILES[service.part]) is None:
             yield f"{site.folder / 'compose.yaml'}: {service.name} has no {_ETC / _FILES[service.part]}; mount it"

@@ -11,6 +11,13 @@ from loadtests.small_disk import SmallDisk
 from tests.deploy.containers import ContainerSite, container_site, make_images, missing_engine, settings, wait_until
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first of these tests builds every image, on a machine that may be busy."""
+    for item in items:
+        if item.get_closest_marker("deploy"):
+            item.add_marker(pytest.mark.timeout(1800))
+
+
 @pytest.fixture(scope="session")
 def images() -> None:
     """Every image, built from this checkout."""

@@ -13,7 +13,7 @@ from deploy.images.parts import ROOT
 from loadtests.small_disk import SmallDisk
 from tests.deploy.containers import ContainerSite, crash, docker, wait_until
 
-pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.deploy
 SERVICES = ("router", "edge", "triton")
 
 

@@ -8,7 +8,7 @@ import pytest
 from deploy.site.scaffold import Answers, Kind
 from tests.deploy.containers import ContainerSite, container_site, crash, docker, settings, wait_until
 
-pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.deploy
 REPLICAS = ("router-1", "router-2", "router-3")
 
 

@@ -69,6 +69,12 @@ def test_the_gpu_of_a_cloud_site_is_a_reservation_that_compose_takes(tmp_path: P
     assert run("check", str(tmp_path / "shop")).exit_code == 0
 
 
+def left_as_a_folder(folder: Path) -> None:
+    """What a start without its keys file leaves in its place."""
+    (folder / "secrets/keys.yaml").unlink()
+    (folder / "secrets/keys.yaml").mkdir()
+
+
 FAULTS: dict[str, tuple[Kind, Callable[[Path], None], str]] = {
     "port of a target": (
         Kind.DEMO,
@@ -111,6 +117,11 @@ FAULTS: dict[str, tuple[Kind, Callable[[Path], None], str]] = {
     ),
     "no network": (Kind.DEMO, change("compose.yaml", r"\[endpoint, site\]", "[endpoint]"), "share no network"),
     "no key": (Kind.DEMO, lambda folder: (folder / "secrets/keys.yaml").unlink(), "keys.yaml: missing"),
+    "no file": (
+        Kind.DEMO,
+        left_as_a_folder,
+        "this secret is empty",
+    ),
     "open secrets": (Kind.DEMO, lambda folder: (folder / "secrets").chmod(0o755), "chmod 700"),
     "writable root": (Kind.DEMO, change("common.yaml", "read_only: true", "read_only: false"), "is not read_only"),
     "capabilities": (Kind.DEMO, change("common.yaml", r"cap_drop: \[ALL\]", "cap_drop: []"), "keeps capabilities"),

@@ -17,7 +17,7 @@ from deploy.site.certificates import issue
 from deploy.site.scaffold import Answers, Kind
 from tests.deploy.containers import ContainerSite, container_site, docker, settings
 
-pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.deploy
 MARKER = "quixotic-50317"
 GRPC_PORT = 8001
 _ETH_ALL = 3
