@@ -49,8 +49,10 @@ check_tools() {
 }
 
 verify() {
-  tar -xOf "$bundle" manifest >"$work/manifest" 2>/dev/null && tar -xOf "$bundle" manifest.sig >"$work/manifest.sig" 2>/dev/null ||
-    stop 5 "$bundle: no manifest in it; it was cut off or damaged: copy it again"
+  for name in manifest manifest.sig; do
+    tar -xOf "$bundle" "$name" >"$work/$name" 2>/dev/null ||
+      stop 5 "$bundle: no $name in it; it was cut off or damaged: copy it again"
+  done
   openssl pkey -pubin -in "$key" -noout 2>/dev/null || stop 2 "$key: no public key"
   openssl pkeyutl -verify -rawin -pubin -inkey "$key" -in "$work/manifest" -sigfile "$work/manifest.sig" >/dev/null 2>&1 ||
     stop 5 "$bundle: not signed by $key, or damaged; nothing was installed"
@@ -170,12 +172,14 @@ stage() {
   rm -rf "$staged"
   mkdir -p "$staged"
   chmod 700 "$target/.bundle"
-  unpack -o -C "$staged" --exclude=images.tar.gz || stop 3 "$staged: cannot be written; see above, then run this again"
+  # not every tar can exclude; a bundle's names have no spaces
+  # shellcheck disable=SC2046
+  unpack -o -C "$staged" $(of file | awk '$3 != "images.tar.gz" {print $3}') || stop 3 "$staged: cannot be written; see above, then run this again"
   set_answers "$staged/site/.env"
 }
 
 set_answers() {
-  [ -s "$target/.bundle/answers" ] && cat "$target/.bundle/answers" "$work/answers" >"$work/all" || cp "$work/answers" "$work/all"
+  cat "$target/.bundle/answers" "$work/answers" >"$work/all" 2>/dev/null || : # none were kept yet
   : >"$work/kept"
   while IFS= read -r answer; do # the last one of a name counts, and stands once
     for file in "$1" "$work/kept"; do
@@ -207,7 +211,8 @@ image_of() { docker inspect -f '{{.Config.Image}}' "$1"; }
 
 start() {
   [ "$changed" = no ] || again=--force-recreate # compose does not see that a file which it mounts is another
-  # shellcheck disable=SC2086 - compose may be two words, and no option is none
+  # compose may be two words, and no option is none
+  # shellcheck disable=SC2086
   (cd "$target" && $compose up -d --remove-orphans ${again:-}) >&2 || stop 4 "compose could not start the site in $target"
 }
 
@@ -251,7 +256,10 @@ while [ $# -gt 0 ]; do
     --key | --secrets | --set) [ $# -ge 2 ] || stop 2 "$1 needs a value" ;;
   esac
   case $1 in
-    -h | --help) usage && exit 0 ;;
+    -h | --help)
+      usage
+      exit 0
+      ;;
     --verify) only_verify=yes ;;
     --key) key=$2 && shift ;;
     --secrets) given=$2 && shift ;;
@@ -266,7 +274,10 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[ -n "$bundle" ] && [ -n "$key" ] && { [ -n "$target" ] || [ $only_verify = yes ]; } || { usage >&2 && exit 2; }
+if [ -z "$bundle" ] || [ -z "$key" ] || { [ -z "$target" ] && [ $only_verify = no ]; }; then
+  usage >&2
+  exit 2
+fi
 [ -r "$bundle" ] || stop 2 "$bundle: cannot be read"
 [ -r "$key" ] || stop 2 "$key: cannot be read"
 [ -z "$given" ] || [ -d "$given" ] || stop 2 "$given: no folder"

@@ -86,6 +86,7 @@ def offline_box(folder: Path) -> Iterator[Box]:
                 box.run("docker", "rm", "-f", "unused", *containers, check=False)
     finally:
         _ip("netns", "del", NAMESPACE)
+        shutil.rmtree(folder)  # gigabytes that pytest would keep
 
 
 @contextmanager

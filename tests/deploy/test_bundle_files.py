@@ -124,7 +124,7 @@ def test_one_changed_byte_in_what_is_signed_is_found(signed: Signed, path: str) 
     assert (refused.returncode, "not signed by" in refused.stderr) == (5, True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_one_changed_byte_anywhere_is_found(signed: Signed, data: st.DataObject) -> None:
     offset = data.draw(st.integers(0, len(signed.content) - 1))
