@@ -1,5 +1,6 @@
 """Wheelhouses, fetched on the host, which has its index settings; and images, built from them without a network."""
 
+import filecmp
 import os
 import shutil
 import subprocess
@@ -43,11 +44,20 @@ def fill_wheelhouse(lock: str, *, architecture: str = "amd64", folder: Path = WH
     run([*pip, "pip"], limit_s=_LIMIT_S)
     place.mkdir(exist_ok=True)
     for wheel in shelf.iterdir():
-        # one that is there already keeps its time stamp, which the layer's cache goes by
+        # one that is there already stays: nothing is sent to the engine anew
         if not (place / wheel.name).exists():
-            wheel.rename(place / wheel.name)
+            _adopt(wheel, place, folder)
     shutil.rmtree(shelf)
     return place
+
+
+def _adopt(wheel: Path, place: Path, folder: Path) -> None:
+    """Move a wheel into its wheelhouse; as a hard link where another has it, so that it is sent to the engine once."""
+    twin = next(folder.glob(f"*/{wheel.name}"), None)
+    if twin is not None and filecmp.cmp(twin, wheel, shallow=False):
+        (place / wheel.name).hardlink_to(twin)
+    else:
+        wheel.rename(place / wheel.name)
 
 
 def build_image(part: Part, *, version: str, base: str = LOCAL_BASE, registry: str = "") -> str:
