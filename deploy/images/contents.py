@@ -2,9 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterator
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Final
 
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
@@ -56,6 +60,26 @@ def debian_packages(image: str) -> list[Package]:
     return list(_parse_status(_inside(image, ["cat", "/var/lib/dpkg/status"])))
 
 
+def foreign_packages(image: str) -> dict[str, list[Package]]:
+    """By kind of package, what an image lists in Debian's or Alpine's way, read without running it.
+
+    Raises:
+        ImageError: it lists none.
+    """
+    container = run(["docker", "create", "--network", "none", image, "unused"], limit_s=_LIMIT_S)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            for kind, (path, parse) in _LISTS.items():
+                copy = Path(scratch) / kind
+                command = ["docker", "cp", "-L", f"{container}:{path}", str(copy)]
+                found = subprocess.run(command, capture_output=True, timeout=_LIMIT_S, check=False)  # noqa: S603
+                if found.returncode == 0:
+                    return {kind: list(parse(copy.read_text()))}
+    finally:
+        run(["docker", "rm", container], limit_s=_LIMIT_S)
+    raise ImageError(f"{image}: lists no packages of Debian or Alpine; no bill of materials can be made of it")
+
+
 def size_bytes(image: str) -> int:
     """An image's size on disk, uncompressed.
 
@@ -65,18 +89,21 @@ def size_bytes(image: str) -> int:
     return int(run(["docker", "image", "inspect", "-f", "{{.Size}}", image], limit_s=_LIMIT_S))
 
 
-def bill_of_materials(image: str, version: str) -> str:
-    """An image's packages, Python's and Debian's, as CycloneDX 1.6 (https://cyclonedx.org/docs/1.6/json/).
+def bill_of_materials(image: str, version: str, *, ours: bool = True) -> str:
+    """An image's packages as CycloneDX 1.6 (https://cyclonedx.org/docs/1.6/json/).
+
+    Python's and Debian's of one of `ours`; of another, Debian's or Alpine's, and nothing of it is run.
 
     Raises:
-        ImageError: the image does not run.
+        ImageError: the image does not run, or lists no packages.
     """
     bom = Bom()
-    whole = Component(name=image.partition(":")[0], version=version, type=ComponentType.CONTAINER)
+    whole = Component(name=image.rpartition(":")[0] or image, version=version, type=ComponentType.CONTAINER)
     bom.metadata.component = whole
-    for kind, packages in (("pypi", python_packages(image)), ("deb", debian_packages(image))):
+    listed = {"pypi": python_packages(image), "deb": debian_packages(image)} if ours else foreign_packages(image)
+    for kind, packages in listed.items():
         for package in packages:
-            url = PackageURL(kind, "debian" if kind == "deb" else None, package.name, package.version)
+            url = PackageURL(kind, _VENDORS.get(kind), package.name, package.version)
             bom.components.add(
                 Component(
                     name=package.name, version=package.version, type=ComponentType.LIBRARY, purl=url, bom_ref=str(url)
@@ -95,6 +122,20 @@ def _parse_status(text: str) -> Iterator[Package]:
         fields = dict(re.findall(r"^(Package|Version|Installed-Size): (.*)$", block, re.MULTILINE))
         if "Package" in fields:
             yield Package(fields["Package"], fields["Version"], 1024 * int(fields.get("Installed-Size", 0)))
+
+
+def _parse_installed(text: str) -> Iterator[Package]:
+    for block in text.split("\n\n"):
+        fields = dict(re.findall(r"^([PVI]):(.*)$", block, re.MULTILINE))
+        if "P" in fields:
+            yield Package(fields["P"], fields["V"], int(fields.get("I", 0)))
+
+
+_LISTS: Final[dict[str, tuple[str, Callable[[str], Iterator[Package]]]]] = {
+    "deb": ("/var/lib/dpkg/status", _parse_status),
+    "apk": ("/lib/apk/db/installed", _parse_installed),
+}
+_VENDORS: Final = {"deb": "debian", "apk": "alpine"}
 
 
 def product_version() -> str:

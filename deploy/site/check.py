@@ -72,6 +72,21 @@ def find_faults(site: Site) -> list[str]:
     return [fault for find in _FINDERS for fault in find(site)]
 
 
+def find_references(service: Service) -> Iterator[PurePosixPath]:
+    """Every path of the container that a part's configuration names and a mount of it provides.
+
+    Raises:
+        SiteError: it mounts no configuration.
+    """
+    waiting: list[Any] = [_read_yaml(_config_file(service))]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str) and service.on_host(_ETC / value) is not None:
+            yield _ETC / value
+
+
 def _find_missing_files(site: Site) -> Iterator[str]:
     for service in site.services.values():
         for target, source in service.mounts.items():

@@ -1,4 +1,4 @@
-"""`hybrid site`: make, check and start a site's folder."""
+"""`hybrid site`: make, check and start a site's folder, and bundle it for a box without a network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 _SITE = click.Path(path_type=Path, file_okay=False, exists=True, resolve_path=True)
+_SITE_OR_BUNDLE = click.Path(path_type=Path, exists=True, resolve_path=True)
+_FILE = click.Path(path_type=Path, dir_okay=False, exists=True, resolve_path=True)
+_NEW_FILE = click.Path(path_type=Path, dir_okay=False, resolve_path=True)
 _FOLDER = click.Path(path_type=Path, file_okay=False, resolve_path=True)
 _KINDS = ("demo", "dev", "edge-site", "cloud-site", "regional")
 
@@ -70,16 +73,25 @@ def new(
 
 
 @site.command()
-@click.argument("folder", type=_SITE)
-def check(folder: Path) -> None:
-    """Check every file of a site against the others; exit status 1 if anything is wrong.
+@click.argument("place", metavar="FOLDER|BUNDLE", type=_SITE_OR_BUNDLE)
+@click.option("--key", "public_key", type=_FILE, help="signing_key.pub.pem of who made the bundle.")
+def check(place: Path, public_key: Path | None) -> None:
+    """Check the files of a site against each other, or a bundle against what was signed; status 1 if anything is wrong.
 
     \b
-    Example:
+    Examples:
       hybrid site check shop
+      hybrid site check shop.bundle --key keys/signing_key.pub.pem
     """
-    _check(folder)
-    click.echo(f"{folder}: good.")
+    if place.is_dir():
+        _check(place)
+    elif public_key is None:
+        raise click.UsageError(f"{place.name} is a bundle; give --key, the public key that it must be signed with")
+    else:
+        from deploy.site.bundle_check import find_bundle_faults  # noqa: PLC0415 - `--help` needs no cryptography
+
+        _tell(place, _or_exit(lambda: find_bundle_faults(place, public_key)))
+    click.echo(f"{place}: good.")
 
 
 @site.command()
@@ -208,20 +220,67 @@ def _alone(folder: Path, work: Callable[[], None]) -> None:
     _or_exit(run)
 
 
+@site.command()
+@click.argument("folder", type=_FOLDER)
+def key(folder: Path) -> None:
+    """Make the pair of keys that bundles are signed with and checked by.
+
+    signing_key.pem stays with whoever makes bundles; signing_key.pub.pem goes to each box by a way that you trust.
+
+    \b
+    Example:
+      hybrid site key ~/keys
+    """
+    from deploy.site.signing import PRIVATE_KEY, PUBLIC_KEY, make_signing_key  # noqa: PLC0415
+
+    _or_exit(lambda: make_signing_key(folder))
+    click.echo(f"{folder}: {PRIVATE_KEY} (keep it), {PUBLIC_KEY} (give it to the boxes)")
+
+
+@site.command()
+@click.argument("folder", type=_SITE)
+@click.option("-o", "--out", type=_NEW_FILE, required=True, help="The bundle.")
+@click.option("--key", "private_key", type=_FILE, required=True, help="signing_key.pem of `hybrid site key`.")
+@click.option("--sbom", "sboms", multiple=True, metavar="IMAGE=FILE", help="Its maker's CycloneDX file; repeat.")
+def bundle(folder: Path, out: Path, private_key: Path, sboms: tuple[str, ...]) -> None:
+    """Put all of a site but its secrets into one signed file, for a box without a network.
+
+    Images, models, configuration, bills of materials, and an installer that needs a shell, openssl, docker and compose.
+
+    \b
+    Example:
+      hybrid site bundle shop -o shop.bundle --key ~/keys/signing_key.pem
+    """
+    from deploy.site.bundle import bundle as write_bundle  # noqa: PLC0415
+    from deploy.site.check import Site  # noqa: PLC0415
+    from deploy.site.signing import read_signing_key  # noqa: PLC0415
+
+    given = {name: Path(file) for name, file in map(_split, sboms)}
+    signer = _or_exit(lambda: read_signing_key(private_key))
+    _check(folder)
+    made = _or_exit(
+        lambda: write_bundle(Site.open(folder), out, signer, given, lambda line: click.echo(f"  {line}", err=True))
+    )
+    click.echo(f"{out}: {out.stat().st_size / 1e6:.0f} MB, {len(made.images)} images, {len(made.models)} models")
+
+
 def _check(folder: Path) -> None:
     from deploy.site.check import Site, find_faults  # noqa: PLC0415 - imports every part
 
-    faults = _or_exit(lambda: find_faults(Site.open(folder)))
+    _tell(folder, _or_exit(lambda: find_faults(Site.open(folder))))
+
+
+def _tell(place: Path, faults: list[str]) -> None:
     for fault in faults:
         click.echo(fault, err=True)
     if faults:
-        raise click.ClickException(f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'} in {folder}")
+        raise click.ClickException(f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'} in {place}")
 
 
 def _split(setting: str) -> tuple[str, str]:
     name, equals, value = setting.partition("=")
     if not equals:
-        raise click.UsageError(f"--set {setting}: give NAME=VALUE")
+        raise click.UsageError(f"{setting}: give NAME=VALUE")
     return name, value
 
 
