@@ -182,12 +182,12 @@ class Backlog(Generic[E]):
         A class never owes more than its last turn: capacity that others left is no loan.
         """
         for other in self._classes:
+            debt = other.debt + other.share * work
             if other is chosen:
-                other.debt = max(other.debt - (1 - other.share) * work, -work)
-            else:
-                other.debt += other.share * work
-            if other.debt > 0 and not other.count:
-                other.debt = 0.0
+                debt -= work
+                if debt < -work:
+                    debt = -work
+            other.debt = debt if other.count or debt < 0 else 0.0
 
     def _find_displaced(self, entry: E) -> E | None:
         """Who makes room in a full backlog: of the least urgent class that is over its room, the heaviest tenant's

@@ -99,12 +99,11 @@ class Tenant(Generic[E]):
 
     def pay(self, work: float, floor: float) -> None:
         """Move the start tag on by what was taken; what was used less than estimated before shortens the move."""
-        start = max(floor, self.start)
         if self.correction:
             work += self.correction
             self.correction = min(work, 0.0)
             work = max(work, 0.0)
-        self.start = start + work / self.weight
+        self.start = (max(self.start, floor)) + work / self.weight
 
 
 class FairQueue(Generic[E]):
