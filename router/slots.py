@@ -69,8 +69,8 @@ class Slots:
         self._promises: deque[float] = deque()
         """When those refused were told to come, if that is still to be."""
         self._most_wait_s = {p: min(config.most_wait.of(p) or inf, config.aging_s) for p in Priority}
-        self._tallies = {p: Tally() for p in Priority}
-        self._tenant_tallies: dict[tuple[str, Priority], Tally] = {}
+        self._tallies: dict[tuple[str, Priority], Tally] = {}
+        """Of each tenant and class."""
 
     @property
     def running(self) -> int:
@@ -86,7 +86,7 @@ class Slots:
         """Ask for a slot. The ticket waits, runs, is refused, or is expired."""
         service_s = self._rates.predict(demand.work)
         start_by = demand.deadline - self._config.doomed_part * service_s
-        ticket = Ticket(demand, now, service_s, start_by, self._find_tallies(demand.tenant, demand.priority))
+        ticket = Ticket(demand, now, service_s, start_by, self._find_tally(demand.tenant, demand.priority))
         if demand.deadline <= now:
             self._end(ticket, State.EXPIRED)
         elif start_by <= now:
@@ -113,9 +113,8 @@ class Slots:
             ticket.state = State.DONE
             self._running -= 1
             del self._ends[bisect_left(self._ends, ticket.ends)]
-            for tally in ticket.tallies:
-                tally.done += 1
-                tally.service_s += now - ticket.started
+            ticket.tally.done += 1
+            ticket.tally.service_s += now - ticket.started
             if sample is not None:
                 self._learn(ticket, sample, now)
             self._fill(now)
@@ -145,20 +144,18 @@ class Slots:
             queue = self._backlog.of(priority)
             oldest = queue.oldest()
             waited = now - oldest.arrived if oldest else 0.0
-            classes[priority] = ClassStatistics(queue.count, queue.work, waited, self._tallies[priority])
+            total = Tally.total(tally for (_, of), tally in self._tallies.items() if of is priority)
+            classes[priority] = ClassStatistics(queue.count, queue.work, waited, total)
         return LaneStatistics(self.slots, self._running, self.waiting, classes, self._tenant_statistics())
 
     def _tenant_statistics(self) -> tuple[TenantStatistics, ...]:
-        waiting = {key: [0, 0.0] for key in self._tenant_tallies}
+        waiting = {key: [0, 0.0] for key in self._tallies}
         for priority in Priority:
             for tenant in self._backlog.of(priority).tenants.values():
-                sums = waiting[self._name_tally(tenant.name, priority)]
+                sums = waiting.get((tenant.name, priority)) or waiting[OTHERS, priority]
                 sums[0] += tenant.count
                 sums[1] += tenant.work
-        found = (
-            TenantStatistics(*key, int(count), work, self._tenant_tallies[key])
-            for key, (count, work) in waiting.items()
-        )
+        found = (TenantStatistics(*key, int(count), work, self._tallies[key]) for key, (count, work) in waiting.items())
         return tuple(sorted(found, key=lambda one: one.waiting_tokens, reverse=True))
 
     def _free(self) -> int:
@@ -205,9 +202,8 @@ class Slots:
         ticket.ends = now + ticket.service_s
         insort(self._ends, ticket.ends)
         self._forecaster.see_started(ticket, now)
-        for tally in ticket.tallies:
-            tally.started += 1
-            tally.wait_s += now - ticket.arrived
+        ticket.tally.started += 1
+        ticket.tally.wait_s += now - ticket.arrived
 
     def _learn(self, ticket: Ticket, sample: Sample, now: float) -> None:
         work = sample.work
@@ -228,29 +224,23 @@ class Slots:
 
     def _end(self, ticket: Ticket, state: State) -> None:
         ticket.state = state
-        for tally in ticket.tallies:
-            match state:
-                case State.REFUSED:
-                    tally.refused += 1
-                case State.SHED:
-                    tally.shed += 1
-                case State.EXPIRED:
-                    tally.expired += 1
-                case _:
-                    tally.cancelled += 1
+        match state:
+            case State.REFUSED:
+                ticket.tally.refused += 1
+            case State.SHED:
+                ticket.tally.shed += 1
+            case State.EXPIRED:
+                ticket.tally.expired += 1
+            case _:
+                ticket.tally.cancelled += 1
 
-    def _find_tallies(self, tenant: str, priority: Priority) -> tuple[Tally, Tally]:
-        known = self._tenant_tallies
-        key = self._name_tally(tenant, priority)
-        tally = known.get(key)
+    def _find_tally(self, tenant: str, priority: Priority) -> Tally:
+        tallies = self._tallies
+        tally = tallies.get((tenant, priority))
         if tally is None:
-            tally = known[key] = Tally()
-        return self._tallies[priority], tally
-
-    def _name_tally(self, tenant: str, priority: Priority) -> tuple[str, Priority]:
-        key = (tenant, priority)
-        known = self._tenant_tallies
-        return key if key in known or len(known) < _MOST_TALLIES else (OTHERS, priority)
+            name = tenant if len(tallies) < _MOST_TALLIES else OTHERS
+            tally = tallies.setdefault((name, priority), Tally())
+        return tally
 
     def _promise_room(self, now: float) -> float:
         """Seconds until a place in the backlog gets free that was not promised to another one refused before.

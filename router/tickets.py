@@ -11,11 +11,11 @@ A ticket's states, every one but the first two final:
           '-> REFUSED, EXPIRED
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass
 from enum import StrEnum
 from math import inf
-from typing import Final
+from typing import Final, Self
 
 from msgspec import Struct
 
@@ -69,21 +69,24 @@ class Tally:
     wait_s: float = 0.0
     service_s: float = 0.0
 
+    @classmethod
+    def total(cls, tallies: Iterable[Self]) -> Self:
+        """The sum of some."""
+        return cls(*map(sum, zip(*map(astuple, tallies), strict=True)))
+
 
 class Ticket(Entry):
-    """A demand's standing. `service_s` is predicted; `started` counts once it runs; `tallies` count its end."""
+    """A demand's standing. `service_s` is predicted; `started` counts once it runs; `tally` counts its end."""
 
-    __slots__ = ("demand", "ends", "refusal", "retry_after_s", "service_s", "started", "state", "tallies")
+    __slots__ = ("demand", "ends", "refusal", "retry_after_s", "service_s", "started", "state", "tally")
 
-    def __init__(
-        self, demand: Demand, arrived: float, service_s: float, start_by: float, tallies: Sequence[Tally] = ()
-    ) -> None:
+    def __init__(self, demand: Demand, arrived: float, service_s: float, start_by: float, tally: Tally) -> None:
         work = demand.work
         tokens = work.prompt_tokens + work.completion_tokens
         super().__init__(demand.priority, demand.tenant, tokens, arrived, demand.deadline, start_by)
         self.demand = demand
         self.service_s = service_s
-        self.tallies = tallies
+        self.tally = tally
         self.state = State.WAITING
         self.started = arrived
         self.ends = inf
