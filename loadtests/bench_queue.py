@@ -331,7 +331,9 @@ def pressed_rows(work: Path, tier: Tier, duration_s: float, seed: int) -> Iterat
 @click.command()
 @click.option("--duration-s", default=90.0, show_default=True, help="Of each overload.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--tier", "tiers", type=click.Choice([*Tier]), multiple=True, help="Press these only.")
+@click.option(
+    "--tier", "tiers", type=click.Choice([tier.value for tier in Tier]), multiple=True, help="Press these only."
+)
 @click.option("--hang-up/--no-hang-up", default=True, help="Whether clients vanish too.")
 def main(duration_s: float, seed: int, tiers: Sequence[str], *, hang_up: bool) -> None:
     """Measure on this machine; exits 1 when a bar does not hold."""
