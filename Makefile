@@ -67,7 +67,7 @@ bench-cache: $(VENV)/.test models ## What the caches cost, hold and get wrong (R
 	run guard $(if $(DATA),--data $(DATA)); exit $$status
 
 bench-queue: $(VENV)/.test models ## What lanes cost and keep of their promises, in virtual time and behind real servers.
-	@status=0; $(BIN)/python -m loadtests.bench_queue_sim || status=1; $(BIN)/python -m loadtests.bench_queue || status=1; exit $$status
+	@status=0; for part in bench_queue_sim bench_queue bench_queue_pressure; do $(BIN)/python -m loadtests.$$part || status=1; done; exit $$status
 
 prove-cache-kill: $(VENV)/.test models ## Kill the writing router 200 times; every later hit must be exact (resumable).
 	$(BIN)/python -m loadtests.prove_cache_kill --folder .bench/cache-kill --kills 200
