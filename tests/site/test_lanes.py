@@ -68,7 +68,7 @@ async def ask_all(
 
 async def test_backlog_and_slots_and_one_more_at_once_are_exactly_one_429(lanes: Site) -> None:
     before = lanes.statistics("edge")
-    bodies = [(body(n, 60), {"cache-control": "no-store"}) for n in range(BACKLOG + SLOTS + 1)]
+    bodies = [(body(n, 150), {"cache-control": "no-store"}) for n in range(BACKLOG + SLOTS + 1)]
     answers = [answer for answer, _ in await ask_all(lanes, bodies)]
 
     refused = [answer for answer in answers if answer.status_code == 429]
@@ -87,13 +87,18 @@ async def test_backlog_and_slots_and_one_more_at_once_are_exactly_one_429(lanes:
 
 async def test_batch_waits_for_interactive_work_but_not_for_all_of_it(lanes: Site) -> None:
     """With a backlog of interactive work throughout, batch gets about its share, and interactive work most."""
-    urgent = [(body(n, 40), {"x-priority": "interactive", "cache-control": "no-store"}) for n in range(24)]
-    patient = [(body(n, 40), {"x-priority": "batch", "cache-control": "no-store"}) for n in range(100, 104)]
-    answers = await ask_all(lanes, [*urgent, *patient])
+    urgent = [(body(n, 100), {"x-priority": "interactive", "cache-control": "no-store"}) for n in range(24)]
+    patient = [(body(n, 100), {"x-priority": "batch", "cache-control": "no-store"}) for n in range(100, 104)]
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(ask_all(lanes, urgent))
+        while (await asyncio.to_thread(lanes.lane, "edge-demo")).backlog < len(urgent) // 2:
+            assert not first.done()
+        later = await ask_all(lanes, patient)
+    answers = [*first.result(), *later]
 
     assert all(answer.status_code == 200 for answer, _ in answers)
-    urgent_ends = sorted(at for _, at in answers[: len(urgent)])
-    patient_ends = sorted(at for _, at in answers[len(urgent) :])
+    urgent_ends = sorted(at for _, at in first.result())
+    patient_ends = sorted(at for _, at in later)
     assert patient_ends[0] < urgent_ends[-1], "batch starved until the last interactive answer was there"
     assert urgent_ends[len(urgent) // 2] < patient_ends[-1], "batch went before interactive work"
 
