@@ -10,10 +10,10 @@ DATA ?=
 RECORDS ?= 100000
 RESOLVE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml
 
-.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy bench-cache prove-cache-kill lock clean
+.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy bench-cache bench-queue prove-cache-kill lock clean
 
 help: ## List the targets.
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.demo: $(LOCKS)/demo.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
@@ -65,6 +65,9 @@ bench-cache: $(VENV)/.test models ## What the caches cost, hold and get wrong (R
 	@status=0; run() { echo "== $$*"; $(BIN)/python -m loadtests.bench_cache_"$$@" || status=1; }; \
 	run http; run embedding; run semantic; run tiers --records $(RECORDS); run faults; \
 	run guard $(if $(DATA),--data $(DATA)); exit $$status
+
+bench-queue: $(VENV)/.test models ## What lanes cost and keep of their promises, in virtual time and behind real servers.
+	@status=0; for part in bench_queue_sim bench_queue bench_queue_pressure; do $(BIN)/python -m loadtests.$$part || status=1; done; exit $$status
 
 prove-cache-kill: $(VENV)/.test models ## Kill the writing router 200 times; every later hit must be exact (resumable).
 	$(BIN)/python -m loadtests.prove_cache_kill --folder .bench/cache-kill --kills 200

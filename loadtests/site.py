@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import IO, Any
 
 import httpx
+import msgspec
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.demo import ROOT, Part, Ports, write_parts
 from edge.engine.events import Statistics
 from edge.engine.metrics import COUNTERS, GAUGES
+from router.api.lanes import LanesReport
+from router.lanes import Kind
+from router.tickets import LaneStatistics
 
 STORE = Path(os.environ.get("HYBRID_MODELS", ROOT / ".models"))
 _START_S = 90.0
@@ -40,7 +44,7 @@ class Site:
         self.ports = ports or free_ports()
         self._parts: dict[str, Part] = {part.name.lower(): part for part in write_parts(self.ports, STORE, work)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._metrics = httpx.Client(timeout=5, trust_env=False)
+        self._metrics = httpx.Client(timeout=15, trust_env=False)
         self.url = f"http://127.0.0.1:{self.ports.router}"
         self.edge_url = f"http://127.0.0.1:{self.ports.edge}"
         self.triton_metrics_url = f"http://127.0.0.1:{self.ports.triton_metrics}/metrics"
@@ -51,6 +55,17 @@ class Site:
         content: dict[str, Any] = yaml.safe_load(path.read_text())
         content.setdefault(section, {}).update(settings)
         path.write_text(yaml.safe_dump(content))
+
+    def set_lane(self, target: str, **lane: Any) -> None:
+        """Change a target's lane before the router starts."""
+        targets = yaml.safe_load((self.work / "router.yaml").read_text())["targets"]
+        self.configure("router", "targets", **{target: {**targets[target], "lane": lane}})
+
+    def lane(self, target: str) -> LaneStatistics:
+        """A target's chat lane, as the router sees it."""
+        answer = self._metrics.get(f"{self.url}/v1/lanes").raise_for_status()
+        report = msgspec.json.decode(answer.content, type=LanesReport)
+        return next(lane.now for lane in report.lanes if (lane.target, lane.kind) == (target, Kind.CHAT))
 
     def add_router(self, name: str) -> str:
         """Another replica of the router, configured as that is now, to be started by name; returns its URL."""

@@ -37,8 +37,6 @@ class Admission:
     """Admits a request by its `Authorization` header; with no keys, everyone as one anonymous client.
 
     Without keys the router serves loopback only, so the anonymous client is who runs it: an operator.
-
-    Limits per tenant (rates, quotas) belong here too, before any work.
     """
 
     clients: dict[str, Client] | None

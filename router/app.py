@@ -16,6 +16,7 @@ from router.api.chat import chat_routes
 from router.api.embeddings import embedding_routes
 from router.api.exchange import Service
 from router.api.failures import as_error_response
+from router.api.lanes import lane_routes
 from router.api.status import status_routes
 from router.backends import Backend
 from router.backends.openai import OpenAIBackend
@@ -42,11 +43,15 @@ from router.fingerprint import Fingerprint
 from router.flights import Flights
 from router.health import Health
 from router.hold import Holder
+from router.lane_metrics import LaneCollector
+from router.lanes import Lanes
+from router.metering import Meter
 from router.pipeline import Pipeline, answer_anew
 from router.policy import make_policy
 from router.routing_metrics import PolicyCollector, RoutingMetrics
 from router.scoring import Scorer, UnknownScorer
 from router.scoring.service import ScoringService
+from router.steering import Steering
 from router.telemetry import Telemetry
 
 
@@ -66,6 +71,10 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     scorer = _make_scorer(config, telemetry, embedder)
     semantic = _make_semantic(config, telemetry, embedder, records)
     policy = make_policy(config)
+    meter = Meter(config.quotas)
+    lanes = Lanes(config)
+    steering = Steering(config.pressure, lanes.chat)
+    telemetry.registry.register(LaneCollector(lanes.statistics, steering.statistics))
     telemetry.registry.register(PolicyCollector(policy))
 
     @asynccontextmanager
@@ -85,9 +94,9 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 await stack.enter_async_context(scorer)
                 jobs.append(scorer.watch())
             holder = await stack.enter_async_context(Holder(config.check, telemetry))
-            chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics)
+            chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics, steering)
             dispatcher = Dispatcher(health, chooser, policy, metrics)
-            caller = Caller(backends, holder)
+            caller = Caller(backends, lanes.chat, holder)
             similar = None
             if semantic is not None and embedder is not None:
                 await stack.enter_async_context(semantic)
@@ -101,18 +110,20 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 dispatcher,
                 caller,
                 config.embedding_targets(),
-                EmbeddingCaller(backends, config.embedding_models(), vectors),
+                EmbeddingCaller(backends, lanes.embedding, config.embedding_models(), vectors),
                 health,
                 policy,
             )
             counted = [cache for cache in (responses, semantic, vectors) if cache is not None]
             caches = Caches(records, counted, semantic)
-            app.state.service = Service(config, admission, chooser, pipeline, health, scorer, telemetry, drain, caches)
+            app.state.service = Service(
+                config, admission, chooser, pipeline, health, scorer, telemetry, drain, meter, lanes, steering, caches
+            )
             async with running(drain, *jobs):
                 yield
 
     return Litestar(
-        [*chat_routes(), *embedding_routes(), *status_routes(), *cache_routes()],
+        [*chat_routes(), *embedding_routes(), *status_routes(), *cache_routes(), *lane_routes()],
         lifespan=[lifespan],
         exception_handlers={Exception: as_error_response},
         request_max_body_size=config.limits.body_bytes,

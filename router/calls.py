@@ -1,4 +1,4 @@
-"""One call of a target: paid for however it ends, and with evidence while its answer is on trial."""
+"""One call of a target: in a slot, paid for however it ends, and with evidence while its answer is on trial."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing, contextmanager
@@ -10,42 +10,68 @@ from msgspec.structs import replace
 from router.backends import Backend
 from router.decision import Decision
 from router.errors import BackendError, OverloadedError, RefusedError, UnavailableError
-from router.hold import Deltas, Holder
+from router.hold import Deltas, Holder, count_tokens
+from router.lanes import TargetLane
 from router.policy import Reservation
 from router.query import Completion, Parameters, Query, Usage
 from router.replies import Opening, Whole
+from router.telemetry import Stopwatch
 
 EVIDENCE_TOP: Final = 5
 """How many of the likeliest tokens the check looks at."""
 
 
 class Caller:
-    """Calls targets. A cancelled call, or a closed opening, cancels the work at the target.
+    """Calls targets. A cancelled call, or a closed opening, cancels the work at the target and gives its slot back.
 
     Both methods raise `BackendError` or `OverloadedError`, and nothing else; `asked` is what the client gets to see.
     """
 
-    def __init__(self, backends: Mapping[str, Backend], holder: Holder) -> None:
+    def __init__(self, backends: Mapping[str, Backend], lanes: Mapping[str, TargetLane], holder: Holder) -> None:
+        self._lanes = lanes
         self._backends = backends
         self._candid = {name: CandidBackend(backend) for name, backend in backends.items()}
         self._holder = holder
 
-    async def complete(self, decision: Decision, reservation: Reservation, asked: Parameters) -> Whole:
+    async def complete(
+        self, decision: Decision, reservation: Reservation, asked: Parameters, watch: Stopwatch
+    ) -> Whole:
         """The whole answer."""
+        query = reservation.query
         with paying(reservation) as bill:
-            completion = await self._find(decision).complete(reservation.query)
-            bill.usage = completion.usage
+            async with self._lanes[decision.target.name].slot(query, watch) as run:
+                bill.sent = True
+                completion = await self._find(decision).complete(query)
+                bill.usage = completion.usage
+                run.finish(completion.usage)
         return Whole(completion, asked)
 
-    async def begin(self, decision: Decision, reservation: Reservation, asked: Parameters) -> Opening:
+    async def begin(self, decision: Decision, reservation: Reservation, asked: Parameters, watch: Stopwatch) -> Opening:
         """The first piece, or as many as the hold takes while the answer is on trial."""
-        deltas = _paid(reservation, self._find(decision).stream(reservation.query))
+        deltas = self._stream(decision, reservation, watch)
         if decision.on_trial:
             held = await self._holder.hold(deltas)
             return Opening(held.pieces, held.ahead, asked, held.complete)
         if (first := await anext(deltas, None)) is None:
             raise BackendError("The stream ended before its first piece.")
         return Opening([first], deltas, asked)
+
+    async def _stream(self, decision: Decision, reservation: Reservation, watch: Stopwatch) -> Deltas:
+        """Begun by its first piece, so that whoever closes it gives back what it holds, the slot last."""
+        query, tokens = reservation.query, 0
+        with paying(reservation) as bill:
+            async with (
+                self._lanes[decision.target.name].slot(query, watch) as run,
+                aclosing(self._find(decision).stream(query)) as deltas,
+            ):
+                bill.sent = True
+                async for delta in deltas:
+                    run.see_first()
+                    bill.begun = True
+                    bill.usage = delta.usage or bill.usage
+                    tokens += count_tokens(delta)
+                    yield delta
+                run.finish(bill.usage or Usage(0, tokens))
 
     def _find(self, decision: Decision) -> "Backend | CandidBackend":
         return (self._candid if decision.on_trial else self._backends)[decision.target.name]
@@ -95,20 +121,22 @@ class CandidBackend:
 
 @dataclass(slots=True)
 class Bill:
-    """What a call used; `begun` once the target did some work."""
+    """What a call used; `sent` once the target was asked, `begun` once it did some work."""
 
+    sent: bool = False
     begun: bool = False
     usage: Usage | None = None
 
 
 @contextmanager
 def paying(reservation: Reservation) -> Iterator[Bill]:
-    """Settle however the call ends; a target that refused the work is not paid."""
+    """Settle however the call ends; a target that was not asked, or refused the work, is not paid."""
     bill = Bill()
     try:
         yield bill
-    except (UnavailableError, OverloadedError, RefusedError):
-        if not bill.begun:
+    except BaseException as exc:
+        idle = isinstance(exc, UnavailableError | OverloadedError | RefusedError) and not bill.begun
+        if idle or not bill.sent:
             reservation.release()
         raise
     finally:
@@ -129,12 +157,3 @@ def with_evidence(query: Query) -> Query:
     """The query, with log-probabilities of each token and the likeliest ones at its place."""
     p = query.parameters
     return replace(query, parameters=replace(p, logprobs=True, top_logprobs=max(p.top_logprobs, EVIDENCE_TOP)))
-
-
-async def _paid(reservation: Reservation, deltas: Deltas) -> Deltas:
-    with paying(reservation) as bill:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                bill.begun = True
-                bill.usage = delta.usage or bill.usage
-                yield delta

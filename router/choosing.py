@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from router.config import Check
 from router.decision import Decision, Rules, Target, decide, select_eligible
 from router.health import Health
@@ -11,6 +13,7 @@ from router.policy import Policy
 from router.query import Conversation, Query
 from router.routing_metrics import RoutingMetrics
 from router.scoring import EdgeAnswer, Scorer
+from router.steering import Steering
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Chooser:
         policy: Policy,
         check: Check,
         metrics: RoutingMetrics,
+        steering: Steering,
     ) -> None:
         self._targets = targets
         self._health = health
@@ -39,6 +43,7 @@ class Chooser:
         self._policy = policy
         self._check = check
         self._metrics = metrics
+        self._steering = steering
 
     async def choose(self, query: Query, rules: Rules) -> Decision:
         """Where the query goes.
@@ -48,14 +53,17 @@ class Chooser:
             UnavailableError: no target that may answer is up.
         """
         eligible = select_eligible(rules, self._targets)
+        if eligible.needs_score and rules.threshold is None:
+            self._steering.look(query, eligible.targets, self._health.up())
         score = await self._scorer.score(query, self._threshold(rules)) if eligible.needs_score else None
-        return decide(
+        decision = decide(
             eligible,
             score=score,
             threshold=self._threshold(rules),
             up=self._health.up(),
             band=self._band(query, rules),
         )
+        return self._note_shift(decision, rules)
 
     async def explain(self, query: Query, rules: Rules) -> ExplainedDecision:
         """Where the query would go now, and why."""
@@ -70,7 +78,7 @@ class Chooser:
         if decision.score is None:
             raise ValueError("an answer is on trial for its score")
         score = await self._scorer.check(query.prompt, decision.score, answer)
-        return decision.judge(score, self._threshold(rules))
+        return self._note_shift(decision.judge(score, self._threshold(rules)), rules)
 
     def observe(self, decision: Decision, rules: Rules) -> None:
         """A query is sent there: count it, and let the policy learn, unless the request set a threshold of its own."""
@@ -81,8 +89,12 @@ class Chooser:
             self._policy.observe(decision.score.value, decision.tier)
 
     def _threshold(self, rules: Rules) -> float:
-        """As it is now: a policy may move it from one reading to the next."""
-        return self._policy.threshold if rules.threshold is None else rules.threshold
+        """As it is now: a policy may move it from one reading to the next, and load moves the policy's."""
+        return self._steering.apply(self._policy.threshold) if rules.threshold is None else rules.threshold
+
+    def _note_shift(self, decision: Decision, rules: Rules) -> Decision:
+        moved = decision.score is not None and rules.threshold is None
+        return replace(decision, shift=self._steering.shift) if moved and self._steering.shift else decision
 
     def _band(self, query: Query, rules: Rules) -> float | None:
         """How near the threshold a score puts the edge's answer on trial; None when none does."""

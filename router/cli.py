@@ -27,6 +27,7 @@ _ELSEWHERE = {
     "evaluate": "router.evaluation.cli:evaluate",
     "calibrate": "router.calibration.cli:calibrate",
     "cache": "router.cache_cli:cache",
+    "top": "router.top_cli:top",
 }
 
 
@@ -209,6 +210,8 @@ def _explain(answer: dict[str, Any]) -> str:
     if score is None:
         return head
     lines = [f"{head}: score {score:.3f} from {answer['evidence']}, threshold {answer['threshold']:.3f}"]
+    if answer["shift"]:
+        lines.append(f"Load has moved the threshold by {answer['shift']:+.2f} log-odds.")
     if answer["check"]:
         lines.append("The edge's answer would be judged, and the query escalated if it is found wanting.")
     lines.append(f"policy {answer['policy']}, artifact {answer['artifact'] or 'none'}; log-odds by signal:")

@@ -85,7 +85,8 @@ class Rules(Struct, frozen=True):
 class Decision(Struct, frozen=True):
     """The target to call; `fallback` may answer instead if it fails before the first byte.
 
-    While the edge's answer is on trial, `escalation` is who answers instead if it is found wanting.
+    While the edge's answer is on trial, `escalation` is who answers instead if it is found wanting. `shift` is how far
+    load had moved the threshold, in log-odds.
     """
 
     target: Target
@@ -95,6 +96,7 @@ class Decision(Struct, frozen=True):
     fallback: Target | None = None
     escalation: Target | None = None
     degraded: bool = False
+    shift: float = 0.0
 
     @property
     def tier(self) -> Tier:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from router.calls import releasing
 from router.choosing import Chooser
 from router.decision import Decision, Reason, Rules, Tier
-from router.errors import BackendError, BudgetError, DeadlineError, OverloadedError, UnavailableError
+from router.errors import BackendError, BudgetError, DeadlineError, FullError, OverloadedError, UnavailableError
 from router.health import Health
 from router.policy import Policy, Reservation
 from router.query import Parameters, Query
@@ -28,7 +28,7 @@ class Errand(Generic[AnyReply]):
     query: Query
     rules: Rules
     watch: Stopwatch
-    call: Callable[[Decision, Reservation, Parameters], Awaitable[AnyReply]]
+    call: Callable[[Decision, Reservation, Parameters, Stopwatch], Awaitable[AnyReply]]
     observed: bool = False
 
 
@@ -44,7 +44,6 @@ class Dispatcher:
     async def run(self, errand: Errand[AnyReply]) -> tuple[AnyReply, Decision]:
         """Choose, call, judge; while an answer is on trial nothing of it reaches the client."""
         decision = await self._chooser.choose(errand.query, errand.rules)
-        # lane: wait for a slot, held until the answer, or its stream, ends
         reply, decision = await self.attempt(decision, partial(self._ask, errand), errand.query.deadline)
         if not decision.on_trial:
             return reply, decision
@@ -104,7 +103,7 @@ class Dispatcher:
 
     async def _call(self, errand: Errand[AnyReply], decision: Decision, reservation: Reservation) -> AnyReply:
         with errand.watch.wait_backend():
-            return await errand.call(decision, reservation, errand.query.parameters)
+            return await errand.call(decision, reservation, errand.query.parameters, errand.watch)
 
     def _observe(self, errand: Errand[AnyReply], decision: Decision) -> None:
         """Once an errand, when it is first settled where it goes."""
@@ -115,10 +114,10 @@ class Dispatcher:
     async def attempt(
         self, decision: Decision, ask: Callable[[Decision], Awaitable[T]], deadline: float | None
     ) -> tuple[T, Decision]:
-        """Ask the decided target, and its fallback if it fails or is too dear; both share one deadline."""
+        """Ask the decided target, and its fallback if it fails, has no room or is too dear; both share one deadline."""
         try:
             return await ask(decision), decision
-        except DeadlineError:
+        except (DeadlineError, FullError):
             raise
         except (BackendError, OverloadedError) as exc:
             if isinstance(exc, UnavailableError):

@@ -13,7 +13,8 @@ from router.cache.directives import CacheControl
 from router.cache.embedding import EmbeddingCache, Maker, Owner, StoredVector
 from router.cache.plan import CacheStatus
 from router.errors import NotCachedError
-from router.query import EmbeddingQuery, Embeddings, Input
+from router.lanes import TargetLane
+from router.query import EmbeddingQuery, Embeddings, Input, Usage
 from router.telemetry import Stopwatch
 
 _NOT_CACHED: Final = "Not every vector is stored, and the request asks for no other (only-if-cached)."
@@ -36,15 +37,21 @@ class EmbeddingCaller:
     """
 
     def __init__(
-        self, backends: Mapping[str, Backend], models: Mapping[str, str], cache: EmbeddingCache | None
+        self,
+        backends: Mapping[str, Backend],
+        lanes: Mapping[str, TargetLane],
+        models: Mapping[str, str],
+        cache: EmbeddingCache | None,
     ) -> None:
         """
         Args:
             backends: By target.
+            lanes: By target, those of its embedding model.
             models: The embedding model that each target is configured to ask for.
             cache: None: every vector is asked for.
         """
         self._backends = backends
+        self._lanes = lanes
         self._models = models
         self._cache = cache
 
@@ -55,7 +62,8 @@ class EmbeddingCaller:
         Raises:
             NotCachedError: not all of it is cached, and the request asks for no more.
             BackendError: the target failed.
-            OverloadedError: it has no room.
+            OverloadedError: it, or its lane, has no room.
+            DeadlineError: no slot came free in time, or no answer.
         """
         cache = self._cache
         lookup = not (control.no_cache or control.no_store or control.max_age_s == 0)
@@ -98,8 +106,12 @@ class EmbeddingCaller:
         return dict(zip(different, map(StoredVector, said.vectors), strict=True)), tokens
 
     async def _ask(self, target: str, query: EmbeddingQuery, inputs: tuple[Input, ...], watch: Stopwatch) -> Embeddings:
-        with watch.wait_backend():
-            return await self._backends[target].embed(replace(query, inputs=inputs))
+        part = replace(query, inputs=inputs)
+        async with self._lanes[target].slot(part, watch) as run:
+            with watch.wait_backend():
+                embeddings = await self._backends[target].embed(part)
+            run.finish(Usage(embeddings.prompt_tokens))
+        return embeddings
 
 
 def _keep(cache: EmbeddingCache, maker: Maker, query: EmbeddingQuery, made: Mapping[Input, StoredVector]) -> None:

@@ -13,6 +13,8 @@ Every error a client can see, with its HTTP status and OpenAI's `type`:
   - NotCachedError               504  invalid_request_error
   - OverloadedError              429  rate_limit_error
     + BudgetError                429
+    + QuotaError                 429
+    + FullError                  429
   - BackendError                 502  server_error
     + UnavailableError           503
       ~ DrainingError            503
@@ -107,17 +109,41 @@ class NotCachedError(RouterError):
 
 
 class OverloadedError(RouterError):
-    """Refused before any work: there is no room."""
+    """Refused before any work: there is no room.
+
+    After `retry_after_s` seconds there should be; None: nobody knows, or never.
+    """
 
     status = 429
     type = "rate_limit_error"
     code = "overloaded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, param=param, code=code)
+        self.retry_after_s = retry_after_s
 
 
 class BudgetError(OverloadedError):
     """The target cannot be afforded now, and no other may answer."""
 
     code = "budget_exhausted"
+
+
+class QuotaError(OverloadedError):
+    """The tenant asked for more than its quota; the code is OpenAI's."""
+
+    code = "rate_limit_exceeded"
+
+
+class FullError(OverloadedError):
+    """A lane has no room, and its work may not go elsewhere."""
 
 
 class BackendError(RouterError):

@@ -23,6 +23,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     score: float | None = None
     evidence: str = ""
     threshold: float | None = None
+    shift: float = 0.0
     policy: str = ""
     artifact: str = ""
     signals: Mapping[str, float] = {}

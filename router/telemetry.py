@@ -1,7 +1,8 @@
 """What operators see: Prometheus metrics and one JSON log line a request. Prompts and keys never enter here."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -38,23 +39,34 @@ class Stopwatch:
         self._overhead_s = self.overhead_s()
 
     def wait_backend(self) -> "BackendWait":
-        """A context whose duration counts as waiting for a backend."""
+        """A context whose duration counts as waiting for a backend, but for what of it is queueing."""
         return BackendWait(self)
+
+    @contextmanager
+    def wait_queue(self) -> Iterator[None]:
+        """A context whose duration counts as queueing."""
+        entered = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.queue_s += time.perf_counter() - entered
 
 
 class BackendWait:
     """See `Stopwatch.wait_backend`."""
 
-    __slots__ = ("_entered", "_watch")
+    __slots__ = ("_entered", "_queued_s", "_watch")
 
     def __init__(self, watch: Stopwatch) -> None:
         self._watch = watch
 
     def __enter__(self) -> None:
         self._entered = time.perf_counter()
+        self._queued_s = self._watch.queue_s
 
     def __exit__(self, *_: object) -> None:
-        self._watch.backend_s += time.perf_counter() - self._entered
+        watch = self._watch
+        watch.backend_s += time.perf_counter() - self._entered - (watch.queue_s - self._queued_s)
 
 
 class Telemetry:

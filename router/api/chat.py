@@ -57,6 +57,7 @@ async def _generate(
 ) -> ASGIApp:
     query = asker.complete(body.query())
     rules = asker.rules(body.model, body.needs())
+    exchange.take_quota(query)
     if body.stream:
         return await _stream(exchange, asker, body, query, rules, speak)
     answer = await exchange.service.pipeline.answer(query, rules, asker.caching, exchange.watch)

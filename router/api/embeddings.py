@@ -26,6 +26,7 @@ def embedding_routes() -> list[HTTPRouteHandler]:
         body = decoder.decode(content)
         query = asker.complete(body.query())
         rules = asker.rules(body.model, frozenset())
+        exchange.take_quota(query)
         answer = await exchange.service.pipeline.embed(query, rules, asker.caching, exchange.watch)
         exchange.usage = Usage(answer.embeddings.prompt_tokens)
         data = [

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -20,12 +21,15 @@ from router.cache.statistics import Caches
 from router.choosing import Chooser
 from router.config import Config
 from router.decision import Decision, Evidence, log_odds
-from router.errors import DrainingError, OverloadedError, RouterError, UnavailableError
+from router.errors import DrainingError, OverloadedError, QuotaError, RouterError, UnavailableError
 from router.health import Health
+from router.lanes import Lanes
+from router.metering import Charge, Meter
 from router.pipeline import Origin, Pipeline
-from router.query import Query, Usage
+from router.query import EmbeddingQuery, Query, Usage
 from router.request_log import RequestRecord
 from router.scoring import Scorer
+from router.steering import Steering
 from router.telemetry import Stopwatch, Telemetry
 
 HttpRequest = Request[Any, Any, Any]
@@ -44,6 +48,9 @@ class Service:
     scorer: Scorer
     telemetry: Telemetry
     drain: Drain
+    meter: Meter
+    lanes: Lanes
+    steering: Steering
     caches: Caches | None = None
 
     @cached_property
@@ -64,12 +71,31 @@ class Exchange:
     cache: CacheStatus = CacheStatus.BYPASS
     usage: Usage | None = None
     error: RouterError | None = None
+    charge: Charge | None = None
     signals: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def tenant(self) -> str:
+        """Whose key it is; empty until that is known."""
+        return self.asker.client.tenant if self.asker else ""
 
     @property
     def request_id(self) -> str:
         """The client's own, or ours; empty for a request whose headers were refused."""
         return self.asker.request_id if self.asker else ""
+
+    def take_quota(self, query: Query | EmbeddingQuery | None) -> None:
+        """Charge the request to its tenant, with what the query may take.
+
+        Raises:
+            QuotaError: the tenant has too little left.
+        """
+        self.charge = self.service.meter.charge(self.tenant, query)
+
+    def headers(self) -> dict[str, str]:
+        """What every answer says, also a refusal."""
+        limits = self.service.meter.headers(self.tenant) if self.asker else {}
+        return {"x-request-id": self.request_id, **limits}
 
     def served(self, origin: Origin, *, streamed: bool) -> dict[str, str]:
         """An answer can begin that others may get too: what its headers say."""
@@ -89,7 +115,7 @@ class Exchange:
         self.cache = status
         self.watch.answered()
         headers = {
-            "x-request-id": self.request_id,
+            **self.headers(),
             "x-route-tier": decision.tier,
             "x-route-target": decision.target.name,
             "x-route-reason": decision.reason,
@@ -117,19 +143,21 @@ class Exchange:
 
     def finish(self, status: int) -> None:
         """The request is over, one way or another."""
+        self._settle_quota()
         decision, usage, watch = self.decision, self.usage or Usage(), self.watch
         score = decision.score if decision else None
         record = RequestRecord(
             request_id=self.request_id,
             url=self.url,
             status=status,
-            tenant=self.asker.client.tenant if self.asker else "",
+            tenant=self.tenant,
             tier=decision.tier if decision else "",
             target=decision.target.name if decision else "",
             reason=decision.reason if decision else "",
             score=score.value if score else None,
             evidence=score.evidence if score else "",
             threshold=decision.threshold if decision and score else None,
+            shift=decision.shift if decision else 0.0,
             policy=self.service.policy_kind if score else "",
             artifact=(self.service.scorer.artifact or "") if score else "",
             signals=self.signals,
@@ -143,6 +171,17 @@ class Exchange:
             first_ms=None if watch.first_s is None else round(watch.first_s * 1e3, 3),
         )
         self.service.telemetry.finish(record)
+
+    def _settle_quota(self) -> None:
+        """What the target took; all of the estimate where work was broken off and nobody knows."""
+        if self.charge is None:
+            return
+        made = not self.cache.stored
+        if made and self.usage is not None:
+            self.charge.learn(self.usage)
+            self.charge.settle(self.usage)
+        elif not made or self.error is not None or not self.watch.backend_s:
+            self.charge.settle(Usage())
 
 
 Work = Callable[[Exchange, Asker, bytes], Awaitable[ASGIApp]]
@@ -164,7 +203,7 @@ async def converse(request: HttpRequest, url: str, work: Work) -> ASGIApp:
     except RouterError as exc:
         exchange.error = exc
         exchange.finish(exc.status)
-        return error_answer(exc, {"x-request-id": exchange.request_id})
+        return error_answer(exc, exchange.headers())
     except BaseException:
         exchange.finish(RouterError.status)
         raise
@@ -201,9 +240,20 @@ def unchanged_answer(headers: dict[str, str]) -> WholeAnswer:
 
 def error_answer(error: RouterError, headers: dict[str, str]) -> WholeAnswer:
     """OpenAI's error object, with what its status calls for."""
-    if isinstance(error, OverloadedError | UnavailableError):
-        headers = {**headers, "retry-after": "1"}
-    return WholeAnswer(error.status, error_body(error), headers)
+    return WholeAnswer(error.status, error_body(error), {**headers, **_when_to_retry(error)})
+
+
+def _when_to_retry(error: RouterError) -> dict[str, str]:
+    """`retry-after` is in whole seconds; the official SDKs read the milliseconds before it."""
+    match error:
+        case OverloadedError(retry_after_s=float(after_s)):
+            return {"retry-after": str(max(ceil(after_s), 1)), "retry-after-ms": str(ceil(after_s * 1e3))}
+        case QuotaError():  # it will never fit
+            return {}
+        case OverloadedError() | UnavailableError():
+            return {"retry-after": "1"}
+        case _:
+            return {}
 
 
 async def _work(request: HttpRequest, exchange: Exchange, work: Work) -> ASGIApp:

@@ -24,7 +24,7 @@ class RouteExplanation(Struct, frozen=True):
     """What `/v1/route` says: the decision, and the log-odds that each signal added to the score.
 
     `reason` is the rule that decided. With `check` the edge's answer would be judged first, so that the final word
-    could still be "escalated".
+    could still be "escalated". `shift` is how far load moved the threshold, in log-odds.
     """
 
     target: str
@@ -32,6 +32,7 @@ class RouteExplanation(Struct, frozen=True):
     reason: str
     policy: str
     threshold: float
+    shift: float
     score: float | None
     evidence: str | None
     check: bool
@@ -59,6 +60,7 @@ def _route_handler() -> HTTPRouteHandler:
     async def work(exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
         body = decoder.decode(content)
         query = asker.complete(body.query())
+        exchange.take_quota(None)
         explained = await exchange.service.chooser.explain(query, asker.rules(body.model, body.needs()))
         return json_answer(_encode(_explain(exchange.service, explained)), exchange.answered(explained.decision))
 
@@ -77,6 +79,7 @@ def _explain(service: Service, explained: ExplainedDecision) -> RouteExplanation
         reason=decision.reason,
         policy=service.policy_kind,
         threshold=decision.threshold,
+        shift=decision.shift,
         score=decision.score.value if decision.score else None,
         evidence=decision.score.evidence if decision.score else None,
         check=decision.on_trial,

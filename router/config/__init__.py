@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from edge.engine.settings import ConfigError, read_settings
 from router.config.cache import Cache
+from router.config.lanes import Lane, Pressure, Quotas
 from router.config.section import Name, Seconds, Section, Share
 from router.decision import AUTO, Target, Tier
 from router.query import Capability
@@ -144,7 +145,7 @@ class TargetSection(Section, frozen=True, kw_only=True, tag_field="backend"):
     """What every target says of itself.
 
     A change of `version` makes the caches forget its answers: for a server that does not say which model it serves, or
-    for a setting of it that changes them.
+    for a setting of it that changes them. Generations take slots of `lane`, embeddings those of `embedding_lane`.
     """
 
     tier: Tier
@@ -152,6 +153,8 @@ class TargetSection(Section, frozen=True, kw_only=True, tag_field="backend"):
     connect_s: Seconds = 1.0
     price: Price | None = None
     version: Annotated[str, Meta(pattern=r"^\S{1,128}$")] | None = None
+    lane: Lane = Lane()
+    embedding_lane: Lane = Lane(slots=16, backlog=256)
 
 
 class OpenAITarget(TargetSection, frozen=True, kw_only=True, tag="openai"):
@@ -205,6 +208,8 @@ class Config(Section, frozen=True):
     check: Check = Check()
     policy: AnyPolicy = ThresholdPolicy()
     cache: Cache = Cache()
+    quotas: Quotas = Quotas()
+    pressure: Pressure = Pressure()
     keys_file: Path | None = None
 
     def chat_targets(self) -> list[Target]:
@@ -325,6 +330,16 @@ def _check_cache(config: Config) -> str | None:
     return None
 
 
+def _check_pressure(config: Config) -> str | None:
+    if not config.pressure.enabled:
+        return None
+    tiers = {target.tier for target in config.chat_targets()}
+    lacking = next((tier for tier in Tier if tier not in tiers), None)
+    if lacking is None:
+        return None
+    return f"pressure.enabled: there is no {lacking} target to move load from or to; add one, or disable it"
+
+
 def _check_files(config: Config) -> str | None:
     shared = config.cache.tiers.shared
     files = {
@@ -350,5 +365,6 @@ _CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _check_templates,
     _check_budget,
     _check_cache,
+    _check_pressure,
     _check_files,
 )

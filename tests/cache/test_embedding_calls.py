@@ -13,8 +13,10 @@ from router.cache.directives import CacheControl
 from router.cache.embedding import EmbeddingCache
 from router.cache.plan import CacheStatus
 from router.config.cache import EmbeddingCache as Section
+from router.config.lanes import Lane
 from router.embedding_calls import Embedded, EmbeddingCaller
 from router.errors import BackendError, NotCachedError
+from router.lanes import TargetLane
 from router.query import Completion, Delta, EmbeddingQuery, Embeddings, Input, Query
 from router.telemetry import Stopwatch, Telemetry
 from tests.cache.plain import PlainRecords
@@ -60,13 +62,17 @@ class Library:
         return
 
 
+def lanes(*libraries: str) -> dict[str, TargetLane]:
+    return {name: TargetLane(name, Lane(slots=100), {}) for name in libraries}
+
+
 class Bench:
     """A caller over one or two libraries."""
 
     def __init__(self, **libraries: Library) -> None:
         self.records = PlainRecords()
         cache = EmbeddingCache(self.records, Section(), Telemetry())
-        self.caller = EmbeddingCaller(libraries, dict.fromkeys(libraries, "minilm"), cache)
+        self.caller = EmbeddingCaller(libraries, lanes(*libraries), dict.fromkeys(libraries, "minilm"), cache)
 
     async def embed(
         self, *inputs: Input, target: str = "shop", tenant: str = "t", control: CacheControl = FREE
@@ -172,7 +178,7 @@ async def test_a_failing_target_fails_the_batch_and_leaves_nothing() -> None:
 
 async def test_without_a_cache_a_request_goes_as_it_came() -> None:
     shop = Library()
-    caller = EmbeddingCaller({"shop": shop}, {"shop": "minilm"}, None)
+    caller = EmbeddingCaller({"shop": shop}, lanes("shop"), {"shop": "minilm"}, None)
 
     embedded = await caller.embed("shop", EmbeddingQuery(("a", "a")), FREE, Stopwatch())
 

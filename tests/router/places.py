@@ -14,6 +14,8 @@ from router.calls import Caller
 from router.choosing import Chooser
 from router.config import BudgetPolicy, Check, Price, Probe
 from router.config.cache import ResponseCache as ResponseSection
+from router.config.lanes import Lane as LaneSection
+from router.config.lanes import Pressure
 from router.decision import Evidence, Rules, Score, Target, Tier
 from router.dispatch import Dispatcher
 from router.embedding_calls import EmbeddingCaller
@@ -21,6 +23,7 @@ from router.errors import BackendError, DeadlineError, RefusedError, RouterError
 from router.flights import Flights
 from router.health import Health
 from router.hold import Holder
+from router.lanes import TargetLane
 from router.pipeline import Answer, Pipeline, StreamedAnswer
 from router.policy import Budget
 from router.policy.money import Tariff
@@ -41,12 +44,14 @@ from router.query import (
 )
 from router.routing_metrics import RoutingMetrics
 from router.scoring import EdgeAnswer, Explanation
+from router.steering import Steering
 from router.telemetry import Stopwatch, Telemetry
 from tests.cache.plain import PlainRecords
 
 EDGE, CLOUD = Target("shop", Tier.EDGE), Target("h100", Tier.CLOUD)
 QUERY = Query(Conversation((Message("user", "why?"),)), Parameters(max_tokens=50))
 FREE, DEFAULT = Rules(), Check()
+WIDE, CALM = LaneSection(slots=1000), Pressure()
 PRICE = Price(prompt_per_mtok=1.0, completion_per_mtok=1.0)
 
 
@@ -181,12 +186,16 @@ class Bench:
     pipeline: Pipeline
     policy: WatchedBudget
     telemetry: Telemetry
+    lanes: dict[str, TargetLane]
+
+    def caching(self, said: str = "") -> Caching:
+        return Caching(parse_cache_control(said))
 
     async def answer(self, query: Query = QUERY, rules: Rules = FREE, said: str = "") -> Answer:
-        return await self.pipeline.answer(query, rules, Caching(parse_cache_control(said)), Stopwatch())
+        return await self.pipeline.answer(query, rules, self.caching(said), Stopwatch())
 
     async def stream(self, query: Query = QUERY, rules: Rules = FREE, said: str = "") -> StreamedAnswer:
-        return await self.pipeline.stream(query, rules, Caching(parse_cache_control(said)), Stopwatch())
+        return await self.pipeline.stream(query, rules, self.caching(said), Stopwatch())
 
     def count(self, name: str, **labels: str) -> float:
         return self.telemetry.registry.get_sample_value(f"hybrid_{name}", labels) or 0.0
@@ -201,6 +210,8 @@ async def bench(
     check: Check = DEFAULT,
     per_day: float = 1000.0,
     cache: ResponseCache | None = None,
+    lane: LaneSection = WIDE,
+    pressure: Pressure = CALM,
 ) -> AsyncIterator[Bench]:
     """A pipeline over two places, without a cache if none is given; afterwards nothing runs there."""
     backends: dict[str, Backend] = {EDGE.name: edge, CLOUD.name: cloud}
@@ -210,15 +221,20 @@ async def bench(
     health = Health(backends, Probe(), telemetry)
     await health.check()
     cache = cache or ResponseCache(ResponseSection(enabled=False), PlainRecords(), KeyMaker(lambda _: ()))
+    lanes = {name: TargetLane(name, lane, {}) for name in backends}
     async with Holder(check, telemetry) as holder, Flights() as flights:
-        chooser = Chooser([EDGE, CLOUD], health, judge, policy, check, metrics)
+        chooser = Chooser([EDGE, CLOUD], health, judge, policy, check, metrics, Steering(pressure, lanes))
         dispatcher = Dispatcher(health, chooser, policy, metrics)
-        caller = Caller(backends, holder)
+        caller = Caller(backends, lanes, holder)
         yield Bench(
-            Pipeline(cache, flights, dispatcher, caller, [], EmbeddingCaller(backends, {}, None), health, policy),
+            Pipeline(cache, flights, dispatcher, caller, [], EmbeddingCaller(backends, {}, {}, None), health, policy),
             policy,
             telemetry,
+            lanes,
         )
+    for name, one in lanes.items():
+        statistics = one.statistics()
+        assert (statistics.running, statistics.backlog) == (0, 0), f"{name}: a slot was lost"
     assert edge.running == cloud.running == 0
     assert policy.reserved() == 0
 

@@ -30,7 +30,9 @@ LONG: dict[str, Any] = {
 
 
 def make_room(site: Site) -> None:
-    """Let all clients wait at the target itself."""
+    """Let all clients wait at the target itself: none of them in a lane."""
+    for target in ("edge-demo", "cloud-demo"):
+        site.set_lane(target, slots=2 * CLIENTS)
     site.configure("edge", "chat", waiting=CLIENTS)
     site.configure("triton", "chat", slots=SLOTS, backlog=CLIENTS, threads=1)
 
