@@ -38,7 +38,7 @@ SLOTS, BACKLOG = 8, 256
 """The backlog has room for more than can be answered in time: with less, no request ever waits too long, and a FIFO
 that drops what is late answers as many as any order could.
 """
-SHORTEST, LONGEST = 250, 440
+SHORTEST, LONGEST = 380, 470
 """Tokens of an answer: long enough that a target ends at most some twenty a second."""
 LOADS = {Priority.INTERACTIVE: 0.5, Priority.STANDARD: 1.0, Priority.BATCH: 1.5}
 """Of capacity: three times it, half of that batch."""
@@ -49,6 +49,7 @@ AGING = 30.0
 HANG_UP_S = 0.25
 _RAMP = 0.2
 _PROMPT_TOKENS = 20.0
+_LEAST_S = 1e-6
 _URL = "/v1/chat/completions"
 
 
@@ -170,9 +171,9 @@ class Overload:
     def simulate(self, make_core: MakeCore, lane: Lane) -> Outcome:
         """The same requests in virtual time, at the speed that the target had in this run."""
         answered = [one for one in self.answered if one.status == 200]
-        tokens = np.array([float(one.planned.tokens) for one in answered])
-        token_s, overhead_s = np.polyfit(tokens, np.array([one.service_s for one in answered]), 1)
-        speed = Speed(max(float(overhead_s), 1e-3), 1e9, 1 / float(token_s))
+        # the lengths are too much alike to tell a request's own time from that of its tokens
+        token_s = sum(one.service_s for one in answered) / sum(one.planned.tokens for one in answered)
+        speed = Speed(_LEAST_S, 1e9, 1 / token_s)
         planned = sorted((one.planned for one in self.answered), key=lambda one: one.at)
         length = np.array([float(one.tokens) for one in planned])
         patience_s = {one.priority: one.patience_s for one in planned}
