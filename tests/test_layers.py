@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("router.embedder", "router.backlog", "router.tickets"),
     ("router.admission", "router.scoring", "router.backends", "router.policy", "router.forecast"),
-    ("router.health", "router.hold", "router.routing_metrics", "router.slots"),
+    ("router.health", "router.hold", "router.routing_metrics", "router.slots", "router.tracing"),
     ("router.replies", "router.lane", "router.estimates"),
     ("router.lanes", "router.metering"),
     ("router.steering", "router.lane_metrics"),

@@ -179,7 +179,7 @@ class TritonBackend:
             "parameters": {CHAT_PRIORITY: query.priority.rank + 1},
             "timeout": _microseconds(timeout_s),
         }
-        call = ChatCall(self._client, request, self._leavers)
+        call = ChatCall(self._client, request, self._leavers, query.trace_headers)
         self._start(call.read(timeout_s))
         try:
             with self._errors(query.deadline):
@@ -206,6 +206,7 @@ class TritonBackend:
             priority=query.priority.rank + 1,
             timeout=_microseconds(timeout_s),
             client_timeout=None if timeout_s is None else timeout_s + GRACE_S,
+            headers=query.trace_headers,
         )
         vector = result.as_numpy(EmbedOutput.EMBEDDING)
         tokens = result.as_numpy(EmbedOutput.NUM_INPUT_TOKENS)
