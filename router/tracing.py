@@ -43,6 +43,8 @@ _EVERY_S: Final = 1.0
 _BATCH_SPANS: Final = 512
 _SERVER_ERROR: Final = 500
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
+CONTENT: Final = ("gen_ai.input.messages", "gen_ai.output.messages")
+"""The attributes that hold what was asked and answered."""
 _encode = msgspec.json.encode
 
 
@@ -301,8 +303,8 @@ class TracedBackend:
             if isinstance(prompt, Conversation)
             else [_message("user", text) for text in prompt.texts]
         )
-        span.set_attribute("gen_ai.input.messages", _encode(asked).decode())
-        span.set_attribute("gen_ai.output.messages", _encode([_message("assistant", t) for t in texts]).decode())
+        said = [_message("assistant", text) for text in texts]
+        span.set_attributes(dict(zip(CONTENT, (_encode(asked).decode(), _encode(said).decode()), strict=True)))
 
 
 class Told:
