@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,6 +194,34 @@ def test_names_are_read_out_of_queries() -> None:
     assert read_names(query) == {"a_total", "h:i:j", "k", "up"}
 
 
+def read_lines(log: str, request_id: str) -> list[dict[str, Any]]:
+    """A log's lines about a request."""
+    return [json.loads(line) for line in log.splitlines() if request_id in line]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_part_logs_a_request_by_its_id_and_nobody_its_words(watched: Watched, *, stream: bool) -> None:
+    site, request_id, name = watched.site, f"told-{stream}", "Wilhelmine"
+    body = {"messages": [{"role": "user", "content": f"Reverse the word {name}."}], "stream": stream}
+    for tier in ("edge", "cloud"):
+        sent = {"authorization": f"Bearer {KEYS['shop']}", "x-request-id": f"{request_id}-{tier}"}
+        httpx.post(site.url + CHAT, json={**body, "model": tier}, headers=sent, timeout=60).raise_for_status()
+    wait_until(lambda: len(read_lines(site.log("router"), request_id)) == 2)
+    wait_until(lambda: len(read_lines(site.log("triton"), request_id)) == 1)
+
+    ours, (edge,), (cloud,) = (read_lines(site.log(part), request_id) for part in ("router", "edge", "triton"))
+    assert [line["tier"] for line in ours] == ["edge", "cloud"]
+    for line, theirs in zip(ours, (edge, cloud), strict=True):
+        assert line["request_id"] == theirs["request_id"]
+        assert line["prompt_tokens"] == theirs["prompt_tokens"] > 0
+        assert line["completion_tokens"] == theirs["completion_tokens"] > 0
+        assert line["total_ms"] >= theirs["total_ms"] > 0
+        assert line["trace_id"]
+    assert edge["trace_id"] == ours[0]["trace_id"]
+    logs = [site.log(part) for part in ("router", "edge", "triton")]
+    assert not [log for log in logs if name in log or name[::-1].lower() in log.lower()]
+
+
 @contextmanager
 def running_prometheus(watched: Watched, work: Path) -> Iterator[httpx.Client]:
     """Debian's Prometheus with our configuration, but for where the parts are and how often it looks."""
@@ -228,6 +256,14 @@ def ask(client: httpx.Client, query: str) -> list[dict[str, Any]]:
     answer = client.get("/api/v1/query", params={"query": query}).json()
     assert answer["status"] == "success", f"{query}: {answer.get('error')}"
     return [one for one in answer["data"]["result"] if one["value"][1] != "NaN"]
+
+
+def wait_until(true: Callable[[], bool], limit_s: float = 20.0) -> None:
+    """Wait for what another process does."""
+    end = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
 
 
 def wait_for(client: httpx.Client, query: str, limit_s: float = 60.0) -> None:
