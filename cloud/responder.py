@@ -110,8 +110,8 @@ class Responder:
     """Owns the thread: `with Responder(...) as responder`. The other methods may be called from any thread."""
 
     def __init__(self, on_poll: Callable[[], bool], on_end: Callable[[Exchange], None]) -> None:
-        """Both run on the thread: `on_poll` every 20 ms or so, until it says False and no request is open; `on_end` when
-        one is over.
+        """Both run on the thread: `on_poll` every 20 ms or so, until it says False and no request is open; `on_end` as
+        each one ends.
         """
         self._on_poll = on_poll
         self._on_end = on_end
