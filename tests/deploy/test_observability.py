@@ -358,6 +358,17 @@ def test_ports_are_those_of_the_parts() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "deploy" / "sites").glob("*/compose*.yaml")), ids=lambda p: p.parent.name
+)
+def test_every_part_of_a_site_is_scraped(path: Path) -> None:
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    scraped = {name for job in config["scrape_configs"] for name in job["dns_sd_configs"][0]["names"]}
+    services = yaml.safe_load(path.read_text())["services"]
+
+    assert {name for name in services if name.split("-")[0] in {"router", "edge", "triton"}} <= scraped
+
+
 def test_grafana_finds_its_source_and_dashboards() -> None:
     provisioning = HERE / "grafana" / "provisioning"
     sources = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
