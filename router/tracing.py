@@ -8,6 +8,7 @@ two. Imported only where the configuration has a `tracing` section; without one 
 
 import asyncio
 import logging
+import random
 import time
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
@@ -23,8 +24,8 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -43,6 +44,8 @@ _EVERY_S: Final = 1.0
 _BATCH_SPANS: Final = 512
 _SERVER_ERROR: Final = 500
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
+_PARENT: Final = "traceparent"
+_NOWHERE: Final = Context()
 CONTENT: Final = ("gen_ai.input.messages", "gen_ai.output.messages")
 """The attributes that hold what was asked and answered."""
 _encode = msgspec.json.encode
@@ -105,7 +108,7 @@ class Tracing(Collector):
         self._exporter = CountedExporter(config)
         self._queue = BoundedQueue(self._exporter, config.queue_spans)
         self._provider = TracerProvider(
-            sampler=ParentBased(TraceIdRatioBased(config.sample_share)),
+            sampler=ParentBased(ALWAYS_ON),  # who brings no parent was drawn before, in `begin`
             resource=Resource.create(
                 {SERVICE_NAME: "hybrid-router", SERVICE_VERSION: version("hybrid-inference-router")}
             ),
@@ -126,15 +129,22 @@ class Tracing(Collector):
         self._provider.shutdown()
 
     def begin(self, url: str, headers: Mapping[str, str]) -> Trace | None:
-        """A request with these headers came in; the calls that it makes become its children. None for operators'."""
+        """A request with these headers came in; the calls that it makes become its children.
+
+        None for what only operators ask and for requests that were not drawn: they meet nothing more of OpenTelemetry.
+        """
+        # never detached: the request's task ends with it. An empty one at least, for the task's own context may be that
+        # of an earlier request on the same connection.
         operation = _OPERATIONS.get(url)
-        if operation is None:
+        if operation is None or not (_PARENT in headers or self._draw()):
+            attach(_NOWHERE)
             return None
-        # an empty context: the task's own may be that of an earlier request on the same connection
-        caller = _PROPAGATOR.extract(headers, Context())
-        span = self.tracer.start_span(operation, caller, SpanKind.SERVER)
-        attach(set_span_in_context(span, Context()))  # lasts as long as the request's task, so nothing to detach
+        span = self.tracer.start_span(operation, _PROPAGATOR.extract(headers, _NOWHERE), SpanKind.SERVER)
+        attach(set_span_in_context(span, _NOWHERE))
         return Trace(span, operation)
+
+    def _draw(self) -> bool:
+        return random.random() < self._config.sample_share  # noqa: S311 - a sample, no secret
 
     def watch(self, backend: Backend, target: AnyTarget) -> Backend:
         """The same backend, with a span for every call."""
@@ -213,7 +223,7 @@ class BoundedQueue(BatchSpanProcessor):
 
 
 class TracedBackend:
-    """A backend whose calls are client spans; the target is told which, by `Query.trace_headers`."""
+    """A backend whose calls for traced requests are client spans; `Query.trace_headers` tells the target which."""
 
     def __init__(self, backend: Backend, tracer: Tracer, target: AnyTarget, *, record_content: bool) -> None:
         self._backend = backend
@@ -230,6 +240,8 @@ class TracedBackend:
 
     async def complete(self, query: Query) -> Completion:
         """See `router.backends.Backend`."""
+        if not _is_traced():
+            return await self._backend.complete(query)
         with self._call(_operation(query), self._chat_model, query) as span:
             completion = await self._backend.complete(replace(query, trace_headers=_headers(span)))
             if span.is_recording():
@@ -242,21 +254,15 @@ class TracedBackend:
 
     async def stream(self, query: Query) -> AsyncGenerator[Delta, None]:
         """See `router.backends.Backend`."""
-        with self._call(_operation(query), self._chat_model, query) as span:
-            told = Told(span)
-            asked = replace(query, trace_headers=_headers(span))
-            try:
-                async with aclosing(self._backend.stream(asked)) as deltas:
-                    async for delta in deltas:
-                        told.add(delta, content=self._record_content)
-                        yield delta
-            finally:
-                if span.is_recording():
-                    span.set_attributes(told.describe())
-                    self._record(span, query, ["".join(told.texts)])
+        stream = self._stream(query) if _is_traced() else self._backend.stream(query)
+        async with aclosing(stream) as deltas:
+            async for delta in deltas:
+                yield delta
 
     async def embed(self, query: EmbeddingQuery) -> Embeddings:
         """See `router.backends.Backend`."""
+        if not _is_traced():
+            return await self._backend.embed(query)
         with self._call(Operation.EMBEDDINGS, self._embedding_model, query) as span:
             embeddings = await self._backend.embed(replace(query, trace_headers=_headers(span)))
             span.set_attribute("gen_ai.usage.input_tokens", embeddings.prompt_tokens)
@@ -273,9 +279,23 @@ class TracedBackend:
     async def __aexit__(self, *exc: object) -> None:
         await self._backend.__aexit__(*exc)
 
+    async def _stream(self, query: Query) -> AsyncGenerator[Delta, None]:
+        with self._call(_operation(query), self._chat_model, query) as span:
+            told = Told(span)
+            asked = replace(query, trace_headers=_headers(span))
+            try:
+                async with aclosing(self._backend.stream(asked)) as deltas:
+                    async for delta in deltas:
+                        told.add(delta, content=self._record_content)
+                        yield delta
+            finally:
+                if span.is_recording():
+                    span.set_attributes(told.describe())
+                    self._record(span, query, ["".join(told.texts)])
+
     @contextmanager
     def _call(self, operation: Operation, model: str, query: Query | EmbeddingQuery) -> Iterator[Span]:
-        """A span below that of the current request; below none for work that no request waits for."""
+        """A span below that of the current request."""
         attributes = {**self._place, "gen_ai.operation.name": operation, "hybrid.request_id": query.request_id}
         if model:
             attributes |= {"gen_ai.request.model": model}
@@ -375,10 +395,15 @@ def _describe_place(target: AnyTarget) -> dict[str, Any]:
     return place | ({"server.port": int(port)} if port else {})
 
 
+def _is_traced() -> bool:
+    """Whether some request's span is the current one: not for audits, nor for requests that were not drawn."""
+    return get_current_span().get_span_context().is_valid
+
+
 def _headers(span: Span) -> dict[str, str]:
     """W3C `traceparent`, and `tracestate` where the client sent one."""
     headers: dict[str, str] = {}
-    _PROPAGATOR.inject(headers, set_span_in_context(span, Context()))
+    _PROPAGATOR.inject(headers, set_span_in_context(span, _NOWHERE))
     return headers
 
 
