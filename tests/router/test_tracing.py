@@ -197,24 +197,30 @@ async def test_prompts_are_in_spans_only_if_asked_for(site: Site, tmp_path: Path
 async def test_a_collector_that_is_away_costs_nothing_but_a_count(
     site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with routing(site, tmp_path, NOBODY, timeout_s=0.5, queue_spans=64) as client:
-        for _ in range(5):
-            response, _ = await post(client, ask(), **NO_CHECK)
-            assert response.status_code == 200
-        async with asyncio.timeout(20):
-            while (await read_counts(client))["failed"] == 0:  # noqa: ASYNC110 - a thread's count
-                await asyncio.sleep(0.05)
-        await asyncio.gather(*(post(client, ask("no body"), **{"x-route": "edge"}) for _ in range(150)))
+    async with routing(site, tmp_path, NOBODY, timeout_s=0.5) as client:
+        async with asyncio.timeout(60):
+            while (await read_counts(client))["failed"] == 0:
+                response, _ = await post(client, ask(), **NO_CHECK)
+                assert response.status_code == 200
         counts = await read_counts(client)
         begun = time.monotonic()
 
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15
     assert counts["exported"] == 0
-    assert counts["dropped"] + counts["failed"] > 64
-    assert counts["dropped"] > 0
     warnings = [one.getMessage() for one in caplog.records if one.name == "router.tracing"]
     assert warnings == [f"Traces are not taken by {NOBODY}/v1/traces."]
     assert not [one for one in caplog.records if one.name.startswith("opentelemetry")]
+
+
+async def test_what_a_slow_collector_does_not_take_is_dropped_and_counted(site: Site, tmp_path: Path) -> None:
+    async with (
+        serving(broken) as endpoint,
+        routing(site, tmp_path, f"{endpoint}/stalls", timeout_s=3, queue_spans=64) as client,
+    ):
+        async with asyncio.timeout(60):
+            while (await read_counts(client))["dropped"] == 0:
+                answers = await asyncio.gather(*(post(client, ask()) for _ in range(50)))
+                assert {response.status_code for response, _ in answers} == {200}
 
 
 def test_without_the_section_nothing_of_it_is_imported(site: Site) -> None:
