@@ -19,7 +19,7 @@ import yaml
 from deploy.demo import ROOT, main
 from loadtests.site import Site, running_site
 from router.admission import digest
-from router.tracing import CONTENT
+from router.traced_backend import CONTENT
 
 HERE = ROOT / "deploy" / "observability"
 PROMETHEUS = HERE / "prometheus"

@@ -207,7 +207,7 @@ async def test_a_collector_that_is_away_costs_nothing_but_a_count(
 
     assert time.monotonic() - begun < 15
     assert counts["exported"] == 0
-    warnings = [one.getMessage() for one in caplog.records if one.name == "router.tracing"]
+    warnings = [one.getMessage() for one in caplog.records if one.name == "router.span_export"]
     assert warnings == [f"Traces are not taken by {NOBODY}/v1/traces."]
     assert not [one for one in caplog.records if one.name.startswith("opentelemetry")]
 
