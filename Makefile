@@ -74,7 +74,8 @@ prove-cache-kill: $(VENV)/.test models ## Kill the writing router 200 times; eve
 
 lock: ## Resolve pyproject.toml into deploy/constraints (needs uv).
 	$(RESOLVE) --extra demo --group test -o $(LOCKS)/test.txt
-	@for extra in router edge cloud; do $(RESOLVE) -c $(LOCKS)/test.txt --extra $$extra -o $(LOCKS)/$$extra.txt || exit 1; done
+	$(RESOLVE) -c $(LOCKS)/test.txt --extra router --extra tracing -o $(LOCKS)/router.txt
+	@for extra in edge cloud; do $(RESOLVE) -c $(LOCKS)/test.txt --extra $$extra -o $(LOCKS)/$$extra.txt || exit 1; done
 	$(RESOLVE) -c $(LOCKS)/test.txt --extra demo --group build -o $(LOCKS)/demo.txt
 
 clean: ## Remove the environment, models and results.

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from litestar import Litestar
 
@@ -54,6 +55,9 @@ from router.scoring.service import ScoringService
 from router.steering import Steering
 from router.telemetry import Telemetry
 
+if TYPE_CHECKING:
+    from router.tracing import Tracing
+
 
 def create_app(config: Config, drain: Drain) -> Litestar:
     """The router as an ASGI application; nothing is opened before its lifespan starts.
@@ -62,6 +66,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
         ConfigError: a file that the configuration names is wrong.
     """
     admission = load_admission(config.keys_file)
+    make_tracing = _tracing_maker(config)
     makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
     telemetry = Telemetry()
     metrics = RoutingMetrics(telemetry)
@@ -82,9 +87,14 @@ def create_app(config: Config, drain: Drain) -> Litestar:
         async with AsyncExitStack() as stack:
             stack.callback(policy.close)  # after the backends: their last calls are settled by then
             await stack.enter_async_context(records)  # before all who write to it
+            tracing = None
+            if make_tracing is not None:
+                tracing = await stack.enter_async_context(make_tracing())
+                telemetry.registry.register(tracing)
             backends: dict[str, Backend] = {}
             for name, make in makers.items():
-                backends[name] = await stack.enter_async_context(make())
+                backend = tracing.watch(make(), config.targets[name]) if tracing else make()
+                backends[name] = await stack.enter_async_context(backend)
             health = Health(backends, config.probe, telemetry)
             await health.check()
             jobs = [health.watch(), telemetry.log.run()]
@@ -117,7 +127,19 @@ def create_app(config: Config, drain: Drain) -> Litestar:
             counted = [cache for cache in (responses, semantic, vectors) if cache is not None]
             caches = Caches(records, counted, semantic)
             app.state.service = Service(
-                config, admission, chooser, pipeline, health, scorer, telemetry, drain, meter, lanes, steering, caches
+                config,
+                admission,
+                chooser,
+                pipeline,
+                health,
+                scorer,
+                telemetry,
+                drain,
+                meter,
+                lanes,
+                steering,
+                caches,
+                tracing,
             )
             async with running(drain, *jobs):
                 yield
@@ -170,6 +192,20 @@ def _make_scorer(config: Config, telemetry: Telemetry, embedder: Embedder | None
     if config.scoring.artifact_file() is None:
         return UnknownScorer()
     return ScoringService(config.scoring, telemetry, embedder)
+
+
+def _tracing_maker(config: Config) -> "Callable[[], Tracing] | None":
+    """None without the section: then not even the packages are imported."""
+    section = config.tracing
+    if section is None:
+        return None
+    try:
+        from router.tracing import Tracing  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            f"tracing: needs the package {exc.name}; install hybrid-inference-router[tracing], or leave the section out"
+        ) from exc
+    return lambda: Tracing(section)
 
 
 def _backend_maker(name: str, target: AnyTarget) -> Callable[[], Backend]:
