@@ -1,0 +1,254 @@
+"""Examples that the judge of the semantic cache's guards is fitted to: pairs of questions drawn from families."""
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from router.cache.guard.lexicon import Lexicon
+from router.cache.guard.words import AUXILIARIES, MODALS, RELATIONS
+from tests.cache.pairs import Edit, Family
+
+SAME_SHARE: Final = 0.42
+_SEEN_BY_RULES: Final = frozenset({"number", "date", "unit"})
+_WORD: Final = re.compile(r"[A-Za-z][a-z]+")
+_LEAST_SHARED: Final = 0.6
+_BEFORE: Final = (
+    "hi, ", "hello, ", "hey, ", "please ", "quick question: ", "could you tell me: ", "ok so ", "hello! ", "question: ",
+    "hey there, ", "hi there! ", "good morning, ", "excuse me, ", "sorry, ", "hi! ",
+)  # fmt: skip
+_AFTER: Final = (
+    " please", " thanks", ", thanks!", " Thank you.", ", please?", " thx", " Thanks in advance.", " please and thank you",
+    " Cheers.", ", can you help?", " I'd like to know.", " Just curious.",
+)  # fmt: skip
+
+Near = Callable[[str, random.Random], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """`same`: whether they ask the same; `changed`: words of each that make the difference, None: not known."""
+
+    asked: str
+    stored: str
+    same: bool
+    kind: str
+    changed: tuple[frozenset[str], frozenset[str]] | None = None
+
+    def turned(self) -> "Example":
+        """The other one asked first."""
+        changed = None if self.changed is None else (self.changed[1], self.changed[0])
+        return Example(self.stored, self.asked, self.same, self.kind, changed)
+
+
+class FamilyExamples:
+    """Draws examples of one family."""
+
+    def __init__(self, family: Family, near: Near, lexicon: Lexicon) -> None:
+        self.family, self._near = family, near
+        self._core = self._core_words(lexicon)
+        self._edits: list[tuple[Edit, list[int]]] = []
+        fill = {slot: values[0] for slot, values in family.values.items()}
+        for edit in family.edits:
+            own = edit.fill(fill)
+            fits = [at for at, one in enumerate(family.phrasings) if own.apply(one.format(**fill)) is not None]
+            if fits:
+                self._edits.append((edit, fits))
+        self._soft = [slot for slot in family.values if family.kinds[slot] not in _SEEN_BY_RULES]
+        self._firm = [slot for slot in family.values if slot not in self._soft]
+
+    def fill(self, draw: random.Random) -> dict[str, str]:
+        """Values of all slots, different ones."""
+        for _ in range(20):
+            fill = {slot: draw.choice(values) for slot, values in self.family.values.items()}
+            if len(set(fill.values())) == len(fill):
+                break
+        return fill
+
+    def draw(self, draw: random.Random) -> Example | None:
+        """One example, or None where this family has none of the kind that was drawn."""
+        fill = self.fill(draw)
+        if draw.random() < SAME_SHARE:
+            return self._same(fill, draw)
+        kinds: list[tuple[float, Callable[[dict[str, str], random.Random], Example | None]]] = [
+            (0.62, self._edited), (0.08, self._edited_twice), (0.12, self._refilled), (0.18, self._replaced),
+        ]  # fmt: skip
+        (make,) = draw.choices([one for _, one in kinds], [weight for weight, _ in kinds])
+        return make(fill, draw)
+
+    def _same(self, fill: dict[str, str], draw: random.Random) -> Example | None:
+        if len(self.family.phrasings) < 2:
+            return None
+        one, other = (phrasing.format(**fill) for phrasing in draw.sample(self.family.phrasings, 2))
+        if self._edits and draw.random() < 0.3:  # what is edited alike asks the same again
+            edit = draw.choice(self._edits)[0].fill(fill)
+            edited = edit.apply(one), edit.apply(other)
+            if edited[0] and edited[1]:
+                one, other = edited[0], edited[1]
+        return Example(one, other, True, "same", (frozenset(), frozenset()))
+
+    def _beside(self, at: int, fill: dict[str, str], draw: random.Random) -> str:
+        phrasing = self.family.phrasings[at] if draw.random() < 0.4 else draw.choice(self.family.phrasings)
+        return phrasing.format(**fill)
+
+    def _edited(self, fill: dict[str, str], draw: random.Random) -> Example | None:
+        if not self._edits:
+            return None
+        edit, fits = draw.choice(self._edits)
+        own, at = edit.fill(fill), draw.choice(fits)
+        text = own.apply(self.family.phrasings[at].format(**fill))
+        if text is None:
+            return None
+        beside = self._beside(at, fill, draw)
+        there = own.apply(beside) is not None
+        old, new = _words(own.old), _words(own.new)
+        if edit.swap:
+            changed = (old | new, old | new)
+        else:
+            changed = ((new - old) or new, (old - new) or old)
+        return Example(text, beside, False, edit.kind, changed if there else None)
+
+    def _edited_twice(self, fill: dict[str, str], draw: random.Random) -> Example | None:
+        if len(self._edits) < 2:
+            return None
+        (one, fits), (other, suits) = draw.sample(self._edits, 2)
+        if one.kind == other.kind or one.old == other.old:
+            return None
+        text, beside = (
+            edit.fill(fill).apply(self.family.phrasings[draw.choice(at)].format(**fill))
+            for edit, at in ((one, fits), (other, suits))
+        )
+        return Example(text, beside, False, "twice") if text and beside and text != beside else None
+
+    def _refilled(self, fill: dict[str, str], draw: random.Random) -> Example | None:
+        slots = self._soft if self._soft and draw.random() < 0.8 else self._firm or self._soft
+        if not slots:
+            return None
+        slot, at = draw.choice(slots), draw.randrange(len(self.family.phrasings))
+        others = [value for value in self.family.values[slot] if value not in fill.values()]
+        if not others:
+            return None
+        other = draw.choice(others)
+        text = self.family.phrasings[at].format(**fill | {slot: other})
+        old, new = _words(fill[slot]), _words(other)
+        return Example(text, self._beside(at, fill, draw), False, self.family.kinds[slot], (new - old, old - new))
+
+    def _replaced(self, fill: dict[str, str], draw: random.Random) -> Example | None:
+        """Another word of its sort in the place of one that most phrasings have."""
+        if not self._core:
+            return None
+        word = draw.choice(self._core)
+        other = self._near(word, draw)
+        place = re.compile(rf"(?<![\w{{]){word}(?![\w}}])")
+        fits = [at for at, one in enumerate(self.family.phrasings) if place.search(one)]
+        if other is None or not fits:
+            return None
+        at = draw.choice(fits)
+        text = place.sub(other, self.family.phrasings[at]).format(**fill)
+        beside = self._beside(at, fill, draw)
+        known = place.search(beside) is not None
+        return Example(text, beside, False, "replaced", (frozenset([other]), frozenset([word])) if known else None)
+
+    def _core_words(self, lexicon: Lexicon) -> list[str]:
+        """Nouns, verbs and adjectives that most phrasings have."""
+        counts: dict[str, int] = defaultdict(int)
+        for phrasing in self.family.phrasings:
+            for word in set(_WORD.findall(re.sub(r"\{\w+\}", " ", phrasing))):
+                counts[word] += 1
+        least = max(2, _LEAST_SHARED * len(self.family.phrasings))
+        closed = AUXILIARIES | frozenset(MODALS) | frozenset(RELATIONS)
+        return [
+            word
+            for word, count in counts.items()
+            if count >= least and word.islower() and len(word) > 3 and word not in closed
+            and lexicon.pos(lexicon.lemma(word))[:1] in {"n", "v", "a"}
+        ]  # fmt: skip
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text.lower()))
+
+
+def blur(text: str, draw: random.Random) -> str:
+    """The same question as another hand types it."""
+    chance = draw.random()
+    if chance < 0.10:
+        text = text.lower().rstrip(" ?.!")
+    elif chance < 0.16:
+        text = text.lower()
+    elif chance < 0.22:
+        text = text.rstrip(" ?.!")
+    if draw.random() < 0.08:
+        before = draw.choice(_BEFORE)
+        text = (before if draw.random() < 0.5 else before.capitalize()) + (
+            text[0].lower() + text[1:] if text[:2].istitle() and not text.startswith("I") else text
+        )
+    if draw.random() < 0.06:
+        text = text.rstrip(" ") + draw.choice(_AFTER)
+    if draw.random() < 0.03:
+        text = _misspell(text, draw)
+    return text
+
+
+def _misspell(text: str, draw: random.Random) -> str:
+    """Two letters inside of a long word change places."""
+    words = [found for found in re.finditer(r"[a-z]{6,}", text)]
+    if not words:
+        return text
+    at = draw.choice(words).start() + draw.randrange(1, 4)
+    return text[:at] + text[at + 1] + text[at] + text[at + 2 :]
+
+
+class NearWords:
+    """Words that an embedding's table has near each other, but that do not mean the same."""
+
+    def __init__(self, vocabulary: dict[str, int], table: "np.ndarray[tuple[int, int], np.dtype[np.float32]]", lexicon: Lexicon) -> None:
+        names = [word for word in vocabulary if word.isalpha() and len(word) > 2 and word in lexicon]
+        rows = table[[vocabulary[word] for word in names]]
+        self._names = names
+        self._places = {word: at for at, word in enumerate(names)}
+        self._rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        self._lexicon = lexicon
+        self._known: dict[str, list[str]] = {}
+
+    def __call__(self, word: str, draw: random.Random) -> str | None:
+        """One of the nearest of the same part of speech, half of the time another word at all."""
+        if word not in self._places:
+            return None
+        found = self._known.get(word)
+        if found is None:
+            found = self._known[word] = self._find(word)
+        return draw.choice(found) if found else None
+
+    def _find(self, word: str) -> list[str]:
+        lexicon, lemma = self._lexicon, self._lexicon.lemma(word)
+        near = np.argsort(-(self._rows @ self._rows[self._places[word]]))[1:60]
+        pos = lexicon.pos(lemma)[:1]
+        ending = next((one for one in ("ing", "ed", "s") if word.endswith(one)), "")
+        found = []
+        for name in (self._names[at] for at in near):
+            other = lexicon.lemma(name)
+            alike = other == lemma or lexicon.synonymous(lemma, other) or lexicon.derived(lemma, other)
+            related = other[:4] == lemma[:4] or alike
+            if not related and lexicon.pos(other)[:1] == pos and next((o for o in ("ing", "ed", "s") if name.endswith(o)), "") == ending:
+                found.append(name)
+        return found[3:20]
+
+
+def draw_examples(families: Sequence[FamilyExamples], count: int, draw: random.Random) -> list[Example]:
+    """That many, each family as often as another, in both orders and other people's typing."""
+    found: list[Example] = []
+    while len(found) < count:
+        one = families[len(found) % len(families)] if draw.random() < 0.5 else draw.choice(families)
+        example = one.draw(draw)
+        if example is None or example.asked == example.stored:
+            continue
+        example = example if draw.random() < 0.5 else example.turned()
+        found.append(
+            Example(blur(example.asked, draw), blur(example.stored, draw), example.same, example.kind, example.changed)
+        )
+    return found
