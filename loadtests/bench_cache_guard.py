@@ -1,7 +1,8 @@
 """
 What the semantic cache's guards refuse and let pass, beside a plain cosine threshold.
 
-Pairs come from `tests/cache/pairs`: the guards and the similarity were tuned on one part, the bars are for another.
+Pairs come from `tests/cache/pairs`: guards, judge and similarity were fitted to all parts but `proof`, which alone has
+bars. The judge is taken from the model store; without one the guard is the strict one, which has no recall to promise.
 `--data DIR` holds NAME.jsonl files, rows with a `prompt`: natural questions, each asked once, so that every hit has to
 be judged.
 """
@@ -25,13 +26,16 @@ from edge.engine.encoder import Encoder
 from edge.engine.files import replace_file
 from loadtests.bench import Row, report
 from router.cache.guard import Guard
+from router.cache.guard.judge import Judge
+from router.cache.guard.lexicon import Lexicon
 from router.cache.guard.reading import normalise
 from router.cache.guard.similarity import Similarity, calibrated_similarity, read_similarities
 from router.config.cache import SemanticCache
 from router.embedder import embed_texts, open_embedding
-from tests.cache.pairs import Pair, Part, hard_pairs, paraphrases, texts
+from tests.cache.pairs import TUNED, Pair, Part, hard_pairs, paraphrases, texts
 
 EMBEDDINGS = ("all-minilm-l6-v2", "all-minilm-l6-v2-fast")
+JUDGE = "question-judge"
 TABLE = Path("router") / "cache" / "guard" / "similarity.json"
 MOST_FALSE, MOST_FALSE_BOUND, LEAST_RECALL = 0.005, 0.01, 0.5
 FEWEST_QUESTIONS, MOST_WRONG = 5000, 0.001
@@ -105,10 +109,23 @@ class Vectors:
 
 def try_part(part: Part, guard: Guard, vectors: Vectors) -> Trial:
     """Put all pairs of a part to the guard and to an embedding."""
-    return Trial(*(_judge(pairs, guard, vectors) for pairs in (hard_pairs(part), paraphrases(part))))
+    return Trial(*(_try_pairs(pairs, guard, vectors) for pairs in (hard_pairs(part), paraphrases(part))))
 
 
-def _judge(pairs: Sequence[Pair], guard: Guard, vectors: Vectors) -> Judged:
+def join(trials: Sequence[Trial]) -> Trial:
+    """Several parts as one."""
+    return Trial(_join([trial.hard for trial in trials]), _join([trial.same for trial in trials]))
+
+
+def _join(some: Sequence[Judged]) -> Judged:
+    return Judged(
+        [pair for one in some for pair in one.pairs],
+        np.concatenate([one.passed for one in some]),
+        np.concatenate([one.cosines for one in some]),
+    )
+
+
+def _try_pairs(pairs: Sequence[Pair], guard: Guard, vectors: Vectors) -> Judged:
     passed = np.array([guard.refuse(pair.asked, pair.stored) is None for pair in pairs])
     places = {text: at for at, text in enumerate(texts(pairs))}
     found = vectors.embed(list(places))
@@ -116,27 +133,31 @@ def _judge(pairs: Sequence[Pair], guard: Guard, vectors: Vectors) -> Judged:
     return Judged(pairs, passed, np.einsum("ij,ij->i", found[asked], found[stored]).astype(np.float64))
 
 
-def calibrate(name: str, trial: Trial) -> Similarity:
+def calibrate(name: str, trial: Trial, *, judged: bool) -> Similarity:
     """The highest similarity that loses few of the paraphrases that the guard lets pass, in steps of 0.01."""
     passed = np.sort(trial.same.cosines[trial.same.passed])
     similarity = float(np.floor(100 * passed[int((1 - KEPT) * len(passed))]) / 100)
     return Similarity(
         embedding=name,
+        judged=judged,
         similarity=similarity,
         kept=round(float((passed >= similarity).mean()), 4),
         recall=round(float(trial.same.hits(similarity).mean()), 4),
         false_hits=round(float(trial.hard.hits(similarity).mean()), 4),
-        pairs=f"tests/cache/pairs/tuning.txt: {len(trial.same.pairs)} paraphrases, {len(trial.hard.pairs)} hard pairs",
+        pairs=f"{', '.join(TUNED)}: {len(trial.same.pairs)} paraphrases, {len(trial.hard.pairs)} hard pairs",
     )
 
 
-def judge_part(part: Part, name: str, similarity: float, trial: Trial) -> list[Row]:
-    """The table's rows for one part and one embedding; the test and blind parts have bars."""
-    must = part in {Part.TEST, Part.BLIND}
+def judge_part(part: Part, name: str, similarity: float, guard: Guard, vectors: Vectors) -> list[Row]:
+    """The table's rows for one part and one embedding."""
+    if not part.path.is_file():
+        return [Row(f"{name}, {part} part: not run", f"{part.path.name} is not there", "-", holds=True)]
+    trial = try_part(part, guard, vectors)
+    must = part is Part.PROOF
     hits, recall = trial.hard.hits(similarity), float(trial.same.hits(similarity).mean())
     wrong, total = int(hits.sum()), len(hits)
     bound, plain = wilson_upper(wrong, total), trial.hard.cosines >= trial.plain_threshold(recall)
-    title = f"{name}, {part} part"
+    title = f"{name}, {part} part{'' if must else ' (fitted to)'}"
     rows = [
         Row(f"{title}: similarity", f"{similarity:.2f}", "-", holds=True),
         Row(
@@ -232,7 +253,7 @@ def judge_questions(name: str, questions: Sequence[str], hits: Sequence[tuple[st
 
 
 def measure_guard(questions: Sequence[str]) -> list[Row]:
-    """Its time and memory."""
+    """Time and memory of the rules."""
     tracemalloc.start()
     guard = Guard()
     held = tracemalloc.get_traced_memory()[0]
@@ -252,6 +273,22 @@ def measure_guard(questions: Sequence[str]) -> list[Row]:
                     holds,
                 )
             )
+    return rows
+
+
+def measure_judge(judge: Judge) -> list[Row]:
+    """What the judge takes where it is asked, on one thread."""
+    rows = []
+    pairs = [(pair.asked, pair.stored) for pair in paraphrases(Part.BLIND)]
+    for least, most in ((5, 8), (10, 14), (20, 30)):
+        fits = [pair for pair in pairs if all(least <= len(text.split()) <= most for text in pair)][:300]
+        took = []
+        for asked, stored in fits:
+            started = time.thread_time_ns()
+            judge.weigh(asked, stored)
+            took.append((time.thread_time_ns() - started) / 1e6)
+        if took:
+            rows.append(Row(f"judge: two of {least} to {most} words, p50 / p99", _shown(took), "-", holds=True))
     return rows
 
 
@@ -291,32 +328,43 @@ def _shown(took: Sequence[float]) -> str:
 @click.option("--write", is_flag=True, help="Calibrate the similarity on the tuning part and write the table.")
 def main(data: Path | None, store: Path, vectors: Path | None, parts: Sequence[Part], *, write: bool) -> None:
     """Measure the guards."""
-    guard, rows = Guard(), []
+    folder = store / JUDGE
+    lexicon = Lexicon.load()
+    judge = Judge.open(max(folder.iterdir()), lexicon) if folder.is_dir() else None
+    guard = Guard(lexicon, judge)
+    rows = [Row("judge", "none: the strict guard" if judge is None else "there", "there", holds=judge is not None)]
     questions = read_questions(data, SemanticCache().most_characters) if data else []
     if vectors:
         vectors.mkdir(parents=True, exist_ok=True)
     if data is None:
         click.echo("No DATA is given: natural questions (a folder of .jsonl with `prompt`) are not tried.", err=True)
-    table = {one.embedding: one for one in read_similarities()} if TABLE.is_file() else {}
     for name in EMBEDDINGS:
         if not (store / name).is_dir():
             rows.append(Row(f"{name}: not run", f"{store / name} is not there", "-", holds=True))
             continue
         found = Vectors(name, store, vectors)
         if write:
-            table[name] = calibrate(name, try_part(Part.TUNING, guard, found))
-            replace_file(TABLE, msgspec.json.format(msgspec.json.encode(list(table.values())), indent=1) + b"\n")
+            write_similarity(calibrate(name, join([try_part(one, guard, found) for one in TUNED]), judged=bool(judge)))
             continue
-        similarity = calibrated_similarity(name)
+        similarity = calibrated_similarity(name, judged=judge is not None)
         if similarity is None:
             raise click.ClickException(f"{TABLE} has no {name}: run with --write first")
-        for part in parts:
-            rows += judge_part(Part(part), name, similarity, try_part(Part(part), guard, found))
+        for part in map(Part, parts):
+            rows += judge_part(part, name, similarity, guard, found)
         if questions:
             rows += judge_questions(name, questions, find_hits(questions, guard, found, similarity))
     if not write:
         rows += measure_guard([one for one in questions if len(one) >= 400])
+        rows += measure_judge(Judge.open(max(folder.iterdir()), lexicon)) if judge else []
         sys.exit(report("cache-guard", rows))
+
+
+def write_similarity(similarity: Similarity) -> None:
+    """Put it into the table that ships."""
+    table = {(one.embedding, one.judged): one for one in read_similarities()} if TABLE.is_file() else {}
+    table[similarity.embedding, similarity.judged] = similarity
+    rows = [table[key] for key in sorted(table)]
+    replace_file(TABLE, msgspec.json.format(msgspec.json.encode(rows), indent=1) + b"\n")
 
 
 if __name__ == "__main__":

@@ -23,12 +23,13 @@ from safetensors.numpy import load_file
 from edge.engine.artifact import FileDigest, digest_file
 from edge.models.catalog import Exporter, Precision, Prepare
 from edge.models.errors import ExportError
-from edge.models.minilm import Bert, BertConfig, Weights, read_config, write_tokenizer
+from edge.models.minilm import MASKED, Bert, BertConfig, Weights, read_config, write_tokenizer
 
 CHANGES: Final = "question-judge.safetensors"
 SETTINGS: Final = "judge.json"
 INPUTS: Final = ("input_ids", "token_types", "positions")
 OUTPUT: Final = "logit"
+SEPARATORS: Final = (101, 102)
 _WORDS: Final = "embeddings.word_embeddings.weight"
 _PLACES: Final = "embeddings.position_embeddings.weight"
 
@@ -95,7 +96,7 @@ def _build(config: BertConfig, weights: Weights, precision: Precision) -> onnx.M
     hidden = layers.embed_pair(ids, types, positions)
     for index in range(config.num_hidden_layers):
         hidden = layers.encode(hidden, None, f"encoder.layer.{index}")
-    layers.judge(hidden, types)
+    layers.judge(hidden, ids, types)
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "seq"]) for name in INPUTS]
     return layers.finish("judge", inputs, helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch"]))
 
@@ -112,8 +113,8 @@ class _Judge(Bert):
         kinds = self.op("Gather", self.constant("types", self._weights["types"]), types)
         return self.normalize(self.op("Add", self.op("Add", words, places), kinds), "embeddings.LayerNorm")
 
-    def judge(self, hidden: str, types: str) -> str:
-        """From the first token, and how far apart and how alike the means of both questions are."""
+    def judge(self, hidden: str, ids: str, types: str) -> str:
+        """What speaks for it in the first token and in the means of both questions, less what single words say."""
         stored = self.op("Cast", self.op("Mod", types, self.ints(2)), to=TensorProto.FLOAT)
         one = self._mean(hidden, self.op("Sub", self.scalar(1.0), stored))
         other = self._mean(hidden, stored)
@@ -121,7 +122,15 @@ class _Judge(Bert):
         apart, alike = self.op("Abs", self.op("Sub", one, other)), self.op("Mul", one, other)
         pooled = self.op("Concat", first, apart, alike, axis=1)
         pooled = self.op("Gelu", self.linear_exact(pooled, "hidden"), approximate="none")
-        return self.op("Squeeze", self.linear_exact(pooled, "verdict"), self.ints(1), out=OUTPUT)
+        verdict = self.op("Squeeze", self.linear_exact(pooled, "verdict"), self.ints(1))
+        return self.op("Sub", verdict, self._differ(hidden, ids), out=OUTPUT)
+
+    def _differ(self, hidden: str, ids: str) -> str:
+        """The log of the sum of the odds that each word makes a difference; separators are no words: [batch]."""
+        differs = self.op("Squeeze", self.linear_exact(hidden, "difference"), self.ints(2))
+        separators = [self.op("Equal", ids, self.ints(one)) for one in SEPARATORS]
+        masked = self.op("Where", self.op("Or", *separators), self.scalar(MASKED), differs)
+        return self.op("ReduceLogSumExp", masked, self.ints(1), keepdims=0)
 
     def linear_exact(self, hidden: str, prefix: str) -> str:
         """In 32 bits: small, and nothing behind it evens out what is lost."""

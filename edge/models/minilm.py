@@ -141,9 +141,7 @@ class Bert:
         )
         return name
 
-    def finish(
-        self, name: str, inputs: Sequence[onnx.ValueInfoProto], output: onnx.ValueInfoProto
-    ) -> onnx.ModelProto:
+    def finish(self, name: str, inputs: Sequence[onnx.ValueInfoProto], output: onnx.ValueInfoProto) -> onnx.ModelProto:
         """The checked model."""
         graph = helper.make_graph(self.nodes, name, inputs, [output], list(self.initializers.values()))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]

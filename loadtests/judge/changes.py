@@ -12,8 +12,7 @@ from loadtests.judge.network import LINEARS, NORMS
 def write_changes(fitted: Path, changes: Path, *, threshold: float, veto: float) -> None:
     """Both thresholds are log-odds."""
     names = {_rename(name): value.to(torch.float16) for name, value in load_file(fitted).items()}
-    kept = {name: value for name, value in sorted(names.items()) if not name.startswith("difference.")}
-    save_file(kept, changes, {"threshold": f"{threshold:.4f}", "veto": f"{veto:.4f}"})
+    save_file(dict(sorted(names.items())), changes, {"threshold": f"{threshold:.4f}", "veto": f"{veto:.4f}"})
 
 
 def _rename(name: str) -> str:

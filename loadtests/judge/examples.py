@@ -2,28 +2,29 @@
 
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import log
 from typing import Final
-
-import numpy as np
 
 from router.cache.guard.lexicon import Lexicon
 from router.cache.guard.words import AUXILIARIES, MODALS, RELATIONS
 from tests.cache.pairs import Edit, Family
 
-SAME_SHARE: Final = 0.42
+SAME_SHARE, FOREIGN_SHARE, TURNED_SHARE = 0.42, 0.06, 0.5
 _SEEN_BY_RULES: Final = frozenset({"number", "date", "unit"})
 _WORD: Final = re.compile(r"[A-Za-z][a-z]+")
 _LEAST_SHARED: Final = 0.6
+_LONG: Final = re.compile(r"[a-z]{4,}")
+_COMMON, _NEIGHBOURS = 60, 8
 _BEFORE: Final = (
     "hi, ", "hello, ", "hey, ", "please ", "quick question: ", "could you tell me: ", "ok so ", "hello! ", "question: ",
     "hey there, ", "hi there! ", "good morning, ", "excuse me, ", "sorry, ", "hi! ",
 )  # fmt: skip
 _AFTER: Final = (
-    " please", " thanks", ", thanks!", " Thank you.", ", please?", " thx", " Thanks in advance.", " please and thank you",
-    " Cheers.", ", can you help?", " I'd like to know.", " Just curious.",
+    " please", " thanks", ", thanks!", " Thank you.", ", please?", " thx", " Thanks in advance.",
+    " please and thank you", " Cheers.", ", can you help?", " I'd like to know.", " Just curious.",
 )  # fmt: skip
 
 Near = Callable[[str, random.Random], str | None]
@@ -106,10 +107,7 @@ class FamilyExamples:
         beside = self._beside(at, fill, draw)
         there = own.apply(beside) is not None
         old, new = _words(own.old), _words(own.new)
-        if edit.swap:
-            changed = (old | new, old | new)
-        else:
-            changed = ((new - old) or new, (old - new) or old)
+        changed = (old | new, old | new) if edit.swap else (new - old or new, old - new or old)
         return Example(text, beside, False, edit.kind, changed if there else None)
 
     def _edited_twice(self, fill: dict[str, str], draw: random.Random) -> Example | None:
@@ -196,59 +194,56 @@ def blur(text: str, draw: random.Random) -> str:
 
 def _misspell(text: str, draw: random.Random) -> str:
     """Two letters inside of a long word change places."""
-    words = [found for found in re.finditer(r"[a-z]{6,}", text)]
+    words = list(re.finditer(r"[a-z]{6,}", text))
     if not words:
         return text
     at = draw.choice(words).start() + draw.randrange(1, 4)
     return text[:at] + text[at + 1] + text[at] + text[at + 2 :]
 
 
-class NearWords:
-    """Words that an embedding's table has near each other, but that do not mean the same."""
+class Foreign:
+    """Draws questions of two families that share rare words."""
 
-    def __init__(self, vocabulary: dict[str, int], table: "np.ndarray[tuple[int, int], np.dtype[np.float32]]", lexicon: Lexicon) -> None:
-        names = [word for word in vocabulary if word.isalpha() and len(word) > 2 and word in lexicon]
-        rows = table[[vocabulary[word] for word in names]]
-        self._names = names
-        self._places = {word: at for at, word in enumerate(names)}
-        self._rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        self._lexicon = lexicon
-        self._known: dict[str, list[str]] = {}
+    def __init__(self, families: Sequence[FamilyExamples]) -> None:
+        self._families = families
+        words = [set(_LONG.findall(" ".join(one.family.phrasings).lower())) for one in families]
+        places: dict[str, list[int]] = defaultdict(list)
+        for at, some in enumerate(words):
+            for word in some:
+                places[word].append(at)
+        self._near: list[list[int]] = []
+        for at, some in enumerate(words):
+            shared: Counter[int] = Counter()
+            for word in some:
+                if len(places[word]) < _COMMON:
+                    shared.update(dict.fromkeys(places[word], _rarity(len(families), len(places[word]))))
+            del shared[at]
+            self._near.append([other for other, _ in shared.most_common(_NEIGHBOURS)])
 
-    def __call__(self, word: str, draw: random.Random) -> str | None:
-        """One of the nearest of the same part of speech, half of the time another word at all."""
-        if word not in self._places:
+    def draw(self, draw: random.Random) -> Example | None:
+        """One example of different questions, or None where the family that was drawn has no neighbour."""
+        at = draw.randrange(len(self._families))
+        if not self._near[at]:
             return None
-        found = self._known.get(word)
-        if found is None:
-            found = self._known[word] = self._find(word)
-        return draw.choice(found) if found else None
-
-    def _find(self, word: str) -> list[str]:
-        lexicon, lemma = self._lexicon, self._lexicon.lemma(word)
-        near = np.argsort(-(self._rows @ self._rows[self._places[word]]))[1:60]
-        pos = lexicon.pos(lemma)[:1]
-        ending = next((one for one in ("ing", "ed", "s") if word.endswith(one)), "")
-        found = []
-        for name in (self._names[at] for at in near):
-            other = lexicon.lemma(name)
-            alike = other == lemma or lexicon.synonymous(lemma, other) or lexicon.derived(lemma, other)
-            related = other[:4] == lemma[:4] or alike
-            if not related and lexicon.pos(other)[:1] == pos and next((o for o in ("ing", "ed", "s") if name.endswith(o)), "") == ending:
-                found.append(name)
-        return found[3:20]
+        both = self._families[at], self._families[draw.choice(self._near[at])]
+        asked, stored = (draw.choice(one.family.phrasings).format(**one.fill(draw)) for one in both)
+        return Example(asked, stored, same=False, kind="foreign")
 
 
-def draw_examples(families: Sequence[FamilyExamples], count: int, draw: random.Random) -> list[Example]:
-    """That many, each family as often as another, in both orders and other people's typing."""
+def _rarity(total: int, count: int) -> int:
+    return round(10 * log(total / count))
+
+
+def draw_examples(
+    families: Sequence[FamilyExamples], foreign: Foreign, count: int, draw: random.Random
+) -> list[Example]:
+    """That many, each family about as often as another, in both orders and as different hands type them."""
     found: list[Example] = []
     while len(found) < count:
-        one = families[len(found) % len(families)] if draw.random() < 0.5 else draw.choice(families)
-        example = one.draw(draw)
+        example = foreign.draw(draw) if draw.random() < FOREIGN_SHARE else draw.choice(families).draw(draw)
         if example is None or example.asked == example.stored:
             continue
-        example = example if draw.random() < 0.5 else example.turned()
-        found.append(
-            Example(blur(example.asked, draw), blur(example.stored, draw), example.same, example.kind, example.changed)
-        )
+        example = example if draw.random() < TURNED_SHARE else example.turned()
+        asked, stored = blur(example.asked, draw), blur(example.stored, draw)
+        found.append(replace(example, asked=asked, stored=stored))
     return found

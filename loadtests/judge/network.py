@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from loadtests.judge.batches import Batch
+
 LAYERS, WIDTH, HEADS, EPSILON = 6, 384, 12, 1e-12
 RANK: Final = 32
 HIDDEN: Final = 128
+MASKED: Final = -10000.0
 LINEARS: Final = {
     "attention.self.query": (384, 384),
     "attention.self.key": (384, 384),
@@ -21,7 +24,7 @@ LINEARS: Final = {
 NORMS: Final = ("attention.output.LayerNorm", "output.LayerNorm")
 
 
-class Changed(nn.Module):
+class Changed(nn.Module):  # type: ignore[misc] - torch is not there when types are checked
     """A matrix that stays as it is, plus a product of two thin ones (Hu et al. 2021, arXiv:2106.09685)."""
 
     base: Tensor
@@ -38,7 +41,7 @@ class Changed(nn.Module):
         return functional.linear(hidden, weight, self.bias)
 
 
-class Layer(nn.Module):
+class Layer(nn.Module):  # type: ignore[misc] - torch is not there when types are checked
     """One of BERT's."""
 
     def __init__(self, weights: Mapping[str, Tensor], prefix: str) -> None:
@@ -48,7 +51,7 @@ class Layer(nn.Module):
         )
         self.norms = nn.ModuleList(make_norm(weights, f"{prefix}.{name}") for name in NORMS)
 
-    def forward(self, hidden: Tensor, bias: Tensor, dropout: float) -> Tensor:
+    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
         batch, length, _ = hidden.shape
         query, key, value, output, widen, narrow = self.linears
         split = (linear(hidden).view(batch, length, HEADS, -1).transpose(1, 2) for linear in (query, key, value))
@@ -56,20 +59,19 @@ class Layer(nn.Module):
         scores = torch.matmul(asks, keys.transpose(2, 3)) * (WIDTH // HEADS) ** -0.5 + bias
         context = torch.matmul(torch.softmax(scores, dim=-1).to(values.dtype), values)
         attended = output(context.transpose(1, 2).reshape(batch, length, WIDTH))
-        hidden = self.norms[0](functional.dropout(attended, dropout, self.training) + hidden)
+        hidden = self.norms[0](attended + hidden)
         narrowed = narrow(functional.gelu(widen(hidden), approximate="tanh"))
-        return self.norms[1](functional.dropout(narrowed, dropout, self.training) + hidden)
+        return self.norms[1](narrowed + hidden)
 
 
-class Network(nn.Module):
+class Network(nn.Module):  # type: ignore[misc] - torch is not there when types are checked
     """Log-odds that two questions ask the same, and that each token makes a difference."""
 
     words: Tensor
     places: Tensor
 
-    def __init__(self, weights: Mapping[str, Tensor], types: int, dropout: float = 0.0) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], types: int) -> None:
         super().__init__()
-        self.dropout = dropout
         self.register_buffer("words", weights["embeddings.word_embeddings.weight"], persistent=False)
         self.register_buffer("places", weights["embeddings.position_embeddings.weight"], persistent=False)
         first = weights["embeddings.token_type_embeddings.weight"][0]
@@ -80,21 +82,24 @@ class Network(nn.Module):
         self.verdict = nn.Linear(HIDDEN, 1)
         self.difference = nn.Linear(WIDTH, 1)
 
-    def forward(self, ids: Tensor, types: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.norm(self.words[ids] + self.places[positions] + self.types[types])
-        hidden = functional.dropout(hidden, self.dropout, self.training)
-        bias = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill(~mask, -10000.0)[:, None, None, :]
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Log-odds that a pair asks the same [batch], and that a token makes a difference [batch, seq]."""
+        hidden = self.norm(self.words[batch.ids] + self.places[batch.positions] + self.types[batch.types])
+        bias = torch.zeros(batch.ids.shape).masked_fill(~batch.mask, MASKED)[:, None, None, :]
         for layer in self.layers:
-            hidden = layer(hidden, bias, self.dropout)
-        stored = types % 2
-        means = []
-        for side in ((1 - stored) * mask, stored * mask):
-            share = side / side.sum(dim=1, keepdim=True)
-            means.append(torch.einsum("bsw,bs->bw", hidden, share.to(hidden.dtype)))
-        one, other = means
+            hidden = layer(hidden, bias)
+        stored = batch.types % 2
+        one, other = (mean(hidden, side * batch.mask) for side in (1 - stored, stored))
         pooled = torch.cat([hidden[:, 0], (one - other).abs(), one * other], dim=1)
-        pooled = functional.dropout(functional.gelu(self.hidden(pooled)), self.dropout, self.training)
-        return self.verdict(pooled)[:, 0].float(), self.difference(hidden)[..., 0].float()
+        verdict = self.verdict(functional.gelu(self.hidden(pooled)))[:, 0].float()
+        differs = self.difference(hidden)[..., 0].float()
+        return verdict - differs.masked_fill(~batch.worded, MASKED).logsumexp(dim=1), differs
+
+
+def mean(hidden: Tensor, side: Tensor) -> Tensor:
+    """Over some of the tokens: [batch, width]."""
+    share = side / side.sum(dim=1, keepdim=True)
+    return torch.einsum("bsw,bs->bw", hidden, share.to(hidden.dtype))
 
 
 def make_norm(weights: Mapping[str, Tensor], prefix: str) -> nn.LayerNorm:

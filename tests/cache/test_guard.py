@@ -172,7 +172,8 @@ def test_most_tuning_paraphrases_pass(guard: Guard) -> None:
 
 def test_similarities_are_known_for_the_shipped_embeddings() -> None:
     for name in ("all-minilm-l6-v2", "all-minilm-l6-v2-fast"):
-        similarity = calibrated_similarity(name)
-        assert similarity is not None
-        assert 0.7 < similarity < 1
-    assert calibrated_similarity("another") is None
+        strict, judged = (calibrated_similarity(name, judged=judged) for judged in (False, True))
+        assert strict is not None
+        assert judged is not None
+        assert 0.5 < judged <= strict < 1
+    assert calibrated_similarity("another", judged=True) is None

@@ -64,8 +64,12 @@ class Guard:
     def _judge_rest(self, judge: Judge, asked: str, stored: str, refusal: Refusal | None) -> Refusal | None:
         if refusal is None:
             return Refusal.CONTENT if judge.oppose(asked, stored) else None
-        forms = self._read_form(asked), self._read_form(stored)
-        differs = self._facts.refuse(self._read(asked), self._read(stored), forms)
-        if differs:
-            return differs
+        fact = self.find_fact(asked, stored)
+        if fact:
+            return fact
         return None if judge.accept(asked, stored) else refusal
+
+    def find_fact(self, asked: str, stored: str) -> Refusal | None:
+        """In which fact two questions differ, so that no judge is asked."""
+        forms = self._read_form(asked), self._read_form(stored)
+        return self._facts.refuse(self._read(asked), self._read(stored), forms)

@@ -65,7 +65,8 @@ class Joiner:
         self._tokenizer, self._lexicon = tokenizer, lexicon
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._first, self._last = (tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        self.separators = vocabulary["[CLS]"], vocabulary["[SEP]"]
         self.read = lru_cache(REMEMBERED)(self._read)
 
     @classmethod
@@ -82,7 +83,8 @@ class Joiner:
         same = int(Counterpart.SAME)
         types = [same, *(2 * mark for mark in here), same, *(2 * mark + 1 for mark in there), 2 * same + 1]
         positions = [*range(len(one.ids) + 2), *range(1, len(other.ids) + 2)]
-        ids = [self._first, *one.ids, self._last, *other.ids, self._last]
+        first, last = self.separators
+        ids = [first, *one.ids, last, *other.ids, last]
         return Joined(np.array(ids, np.int64), np.array(types, np.int64), np.array(positions, np.int64))
 
     def vocabulary(self) -> dict[str, int]:

@@ -12,8 +12,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 def read_clean(path: Path) -> list[Family]:
     """The families of a file; lines that are broken are left out, and families that are left without pairs."""
     found: list[Family] = []
-    for line in path.read_text(errors="replace").splitlines():
-        line = line.strip()
+    for line in (one.strip() for one in path.read_text(errors="replace").splitlines()):
         if head := re.fullmatch(r"\[(.+)\]", line):
             found.append(Family(head[1]))
         elif not found or not line or line.startswith("#"):
@@ -32,7 +31,9 @@ def _mend(family: Family) -> bool:
     slots = set(family.values)
     if any(len(values) < 2 for values in family.values.values()):
         return False
-    phrasings = [one for one in dict.fromkeys(family.phrasings) if set(_SLOT.findall(one)) == slots and _formats(one, slots)]
+    phrasings = [
+        one for one in dict.fromkeys(family.phrasings) if set(_SLOT.findall(one)) == slots and _formats(one, slots)
+    ]
     family.phrasings[:] = phrasings
     fill = {slot: values[0] for slot, values in family.values.items()}
     family.edits[:] = [edit for edit in family.edits if any(_applies(edit, phrasings, fill, slots))]
