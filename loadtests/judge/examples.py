@@ -12,7 +12,8 @@ from router.cache.guard.lexicon import Lexicon
 from router.cache.guard.words import AUXILIARIES, MODALS, RELATIONS
 from tests.cache.pairs import Edit, Family
 
-SAME_SHARE, FOREIGN_SHARE, TURNED_SHARE = 0.42, 0.06, 0.5
+SAME_SHARE, FOREIGN_SHARE, TURNED_SHARE, NARROWED_SHARE = 0.42, 0.06, 0.5, 0.08
+ORDER_WEIGHT: Final = 2.5
 _SEEN_BY_RULES: Final = frozenset({"number", "date", "unit"})
 _WORD: Final = re.compile(r"[A-Za-z][a-z]+")
 _LEAST_SHARED: Final = 0.6
@@ -25,6 +26,17 @@ _BEFORE: Final = (
 _AFTER: Final = (
     " please", " thanks", ", thanks!", " Thank you.", ", please?", " thx", " Thanks in advance.",
     " please and thank you", " Cheers.", ", can you help?", " I'd like to know.", " Just curious.",
+)  # fmt: skip
+
+_CONDITIONS: Final = (
+    "in Canada", "for children", "in winter", "on a budget", "for free", "at night", "for beginners",
+    "as an employee", "without electricity", "in the 1990s", "for a truck", "twice a day", "before breakfast",
+    "on my phone", "for two people", "in German", "when it rains", "without a car", "for a beginner", "abroad",
+    "as a student", "online", "in the US", "for seniors", "while pregnant", "after work", "by hand", "in bulk",
+    "without internet", "at home", "on Linux", "for my boss", "in a hurry", "under water", "at high altitude",
+    "in one sentence", "with an example", "as a table", "during the holidays", "for a school project", "in Europe",
+    "with a discount", "if I am not a member", "on average", "per person", "today", "next year", "the second time",
+    "again", "in advance", "for the first time", "by law",
 )  # fmt: skip
 
 Near = Callable[[str, random.Random], str | None]
@@ -59,6 +71,7 @@ class FamilyExamples:
             fits = [at for at, one in enumerate(family.phrasings) if own.apply(one.format(**fill)) is not None]
             if fits:
                 self._edits.append((edit, fits))
+        self._weights = [ORDER_WEIGHT if turns(edit) else 1.0 for edit, _ in self._edits]
         self._soft = [slot for slot in family.values if family.kinds[slot] not in _SEEN_BY_RULES]
         self._firm = [slot for slot in family.values if slot not in self._soft]
 
@@ -76,7 +89,8 @@ class FamilyExamples:
         if draw.random() < SAME_SHARE:
             return self._same(fill, draw)
         kinds: list[tuple[float, Callable[[dict[str, str], random.Random], Example | None]]] = [
-            (0.62, self._edited), (0.08, self._edited_twice), (0.12, self._refilled), (0.18, self._replaced),
+            (0.60, self._edited), (0.08, self._edited_twice), (0.11, self._refilled), (0.15, self._replaced),
+            (0.06, self._narrowed),
         ]  # fmt: skip
         (make,) = draw.choices([one for _, one in kinds], [weight for weight, _ in kinds])
         return make(fill, draw)
@@ -90,6 +104,9 @@ class FamilyExamples:
             edited = edit.apply(one), edit.apply(other)
             if edited[0] and edited[1]:
                 one, other = edited[0], edited[1]
+        elif draw.random() < NARROWED_SHARE:
+            condition = draw.choice(_CONDITIONS)
+            one, other = _narrow(one, condition), _narrow(other, condition)
         return Example(one, other, True, "same", (frozenset(), frozenset()))
 
     def _beside(self, at: int, fill: dict[str, str], draw: random.Random) -> str:
@@ -99,12 +116,14 @@ class FamilyExamples:
     def _edited(self, fill: dict[str, str], draw: random.Random) -> Example | None:
         if not self._edits:
             return None
-        edit, fits = draw.choice(self._edits)
+        (chosen,) = draw.choices(self._edits, self._weights)
+        edit, fits = chosen
         own, at = edit.fill(fill), draw.choice(fits)
         text = own.apply(self.family.phrasings[at].format(**fill))
         if text is None:
             return None
-        beside = self._beside(at, fill, draw)
+        # what is swapped within one wording is seen by the guard's rules
+        beside = draw.choice(self.family.phrasings).format(**fill) if turns(edit) else self._beside(at, fill, draw)
         there = own.apply(beside) is not None
         old, new = _words(own.old), _words(own.new)
         changed = (old | new, old | new) if edit.swap else (new - old or new, old - new or old)
@@ -134,6 +153,15 @@ class FamilyExamples:
         text = self.family.phrasings[at].format(**fill | {slot: other})
         old, new = _words(fill[slot]), _words(other)
         return Example(text, self._beside(at, fill, draw), False, self.family.kinds[slot], (new - old, old - new))
+
+    def _narrowed(self, fill: dict[str, str], draw: random.Random) -> Example | None:
+        """Asked under a condition that the other wording does not have, or has another of."""
+        one, other = (draw.choice(self.family.phrasings).format(**fill) for _ in range(2))
+        here, there = draw.sample(_CONDITIONS, 2)
+        if draw.random() < 0.3:
+            return Example(_narrow(one, here), _narrow(other, there), same=False, kind="narrowed")
+        changed = _words(here) - _words(other), frozenset[str]()
+        return Example(_narrow(one, here), other, same=False, kind="narrowed", changed=changed)
 
     def _replaced(self, fill: dict[str, str], draw: random.Random) -> Example | None:
         """Another word of its sort in the place of one that most phrasings have."""
@@ -165,6 +193,16 @@ class FamilyExamples:
             if count >= least and word.islower() and len(word) > 3 and word not in closed
             and lexicon.pos(lexicon.lemma(word))[:1] in {"n", "v", "a"}
         ]  # fmt: skip
+
+
+def turns(edit: Edit) -> bool:
+    """Whether an edit makes two things change places."""
+    return edit.swap or edit.kind == "order"
+
+
+def _narrow(text: str, condition: str) -> str:
+    bare = text.rstrip(" ?.!")
+    return f"{bare} {condition}{text[len(bare) :]}"
 
 
 def _words(text: str) -> frozenset[str]:

@@ -14,7 +14,6 @@ from typing import Final
 import click
 import msgspec
 import numpy as np
-
 from safetensors.torch import load_file
 
 from edge.engine.artifact import ArtifactKind, digest_file, write_manifest

@@ -81,11 +81,16 @@ def watch(families: Sequence[Family]) -> Watched:
         most = len(family.phrasings) * (len(family.phrasings) - 1) // 2 * _FILLS
         pairs += [*list(family.paraphrases())[:most], *family.hard()]
     guard = Guard()
+    refusals = [guard.refuse(pair.asked, pair.stored) for pair in pairs]
+    barred = [
+        refusal is not None and guard.find_fact(pair.asked, pair.stored, refusal) is not None
+        for pair, refusal in zip(pairs, refusals, strict=True)
+    ]
     return Watched(
         pairs,
         np.array([pair.kind is None for pair in pairs]),
-        np.array([guard.refuse(pair.asked, pair.stored) is None for pair in pairs]),
-        np.array([guard.find_fact(pair.asked, pair.stored) is not None for pair in pairs]),
+        np.array([refusal is None for refusal in refusals]),
+        np.array(barred),
     )
 
 

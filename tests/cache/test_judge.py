@@ -159,7 +159,7 @@ def test_a_damaged_judge_is_not_loaded(lexicon: Lexicon, tmp_path: Path) -> None
     shutil.copytree(ARTIFACT, folder)
     (folder / "judge.json").write_text('{"threshold": -100.0, "veto": -100.0}')
 
-    with pytest.raises(EngineError, match="judge.json"):
+    with pytest.raises(EngineError, match=r"judge\.json"):
         Judge.open(folder, lexicon)
 
 

@@ -24,6 +24,8 @@ __all__ = ["Guard", "Refusal"]
 MOST_CHARACTERS = 4096
 """Of each text; a longer one is refused: the time to compare grows with the square of the words that moved."""
 REMEMBERED = 256
+_FINAL = frozenset({Refusal.LANGUAGE, Refusal.POLARITY, Refusal.DATE, Refusal.ENTITY})
+"""What no judge is asked about: of 190 families that none was fitted to, 26 paraphrases and 259 hard pairs."""
 
 
 class Guard:
@@ -64,12 +66,11 @@ class Guard:
     def _judge_rest(self, judge: Judge, asked: str, stored: str, refusal: Refusal | None) -> Refusal | None:
         if refusal is None:
             return Refusal.CONTENT if judge.oppose(asked, stored) else None
-        fact = self.find_fact(asked, stored)
-        if fact:
-            return fact
-        return None if judge.accept(asked, stored) else refusal
+        return self.find_fact(asked, stored, refusal) or (None if judge.accept(asked, stored) else refusal)
 
-    def find_fact(self, asked: str, stored: str) -> Refusal | None:
-        """In which fact two questions differ, so that no judge is asked."""
+    def find_fact(self, asked: str, stored: str, refusal: Refusal) -> Refusal | None:
+        """In which fact two questions differ that rules refuse, so that no judge is asked."""
+        if refusal in _FINAL:
+            return refusal
         forms = self._read_form(asked), self._read_form(stored)
         return self._facts.refuse(self._read(asked), self._read(stored), forms)
