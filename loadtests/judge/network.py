@@ -24,7 +24,7 @@ LINEARS: Final = {
 NORMS: Final = ("attention.output.LayerNorm", "output.LayerNorm")
 
 
-class Changed(nn.Module):  # type: ignore[misc] - torch is not there when types are checked
+class Changed(nn.Module):  # type: ignore[misc]
     """A matrix that stays as it is, plus a product of two thin ones (Hu et al. 2021, arXiv:2106.09685)."""
 
     base: Tensor
@@ -41,7 +41,7 @@ class Changed(nn.Module):  # type: ignore[misc] - torch is not there when types 
         return functional.linear(hidden, weight, self.bias)
 
 
-class Layer(nn.Module):  # type: ignore[misc] - torch is not there when types are checked
+class Layer(nn.Module):  # type: ignore[misc]
     """One of BERT's."""
 
     def __init__(self, weights: Mapping[str, Tensor], prefix: str) -> None:
@@ -64,7 +64,7 @@ class Layer(nn.Module):  # type: ignore[misc] - torch is not there when types ar
         return self.norms[1](narrowed + hidden)
 
 
-class Network(nn.Module):  # type: ignore[misc] - torch is not there when types are checked
+class Network(nn.Module):  # type: ignore[misc]
     """Log-odds that two questions ask the same, and that each token makes a difference."""
 
     words: Tensor

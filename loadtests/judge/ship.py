@@ -6,7 +6,6 @@ Chooses the judge's thresholds on families that it was not fitted to, and writes
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -22,13 +21,12 @@ from edge.models.catalog import Catalog, Precision, packaged_catalog, read_catal
 from edge.models.judge import packaged_changes, write_judge
 from loadtests.judge.changes import write_changes
 from loadtests.judge.network import Network
-from loadtests.judge.train import is_held_out
-from loadtests.judge.watch import NEVER, Scores, Watched, drop_kin, score, watch
+from loadtests.judge.train import split
+from loadtests.judge.watch import NEVER, Scores, Watched, score, watch
 from router.cache.guard.joining import TYPES, Joiner
 from router.cache.guard.judge import Judge
 from router.cache.guard.lexicon import Lexicon
 from tests.cache.pairs import Pair
-from tests.cache.pairs.cleaning import read_clean
 
 NAME: Final = "question-judge"
 LOST: Final = 0.01
@@ -120,18 +118,13 @@ def pin(catalog: Catalog) -> Catalog:
 @click.command(context_settings={"show_default": True})
 @click.option("--base", type=click.Path(path_type=Path), required=True, help="Folder of all-MiniLM-L6-v2's files.")
 @click.option("--fitted", type=click.Path(path_type=Path), required=True, help="What `train` wrote.")
-@click.option("--part", "parts", type=click.Path(path_type=Path), multiple=True, required=True, help="Families.")
 @click.option("--fold", type=int, default=0, help="The families that were held out.")
 @click.option("--most-false", type=float, default=0.002, help="Share of the held-out hard pairs that may pass.")
 @click.option("--precision", type=click.Choice([str(one) for one in Precision]), default="int8-dynamic")
 @click.option("--write", is_flag=True, help="Put it into the package and its digest into the catalogue.")
-def main(
-    base: Path, fitted: Path, parts: Sequence[Path], fold: int, most_false: float, precision: str, *, write: bool
-) -> None:
+def main(base: Path, fitted: Path, fold: int, most_false: float, precision: str, *, write: bool) -> None:
     """Choose the thresholds, say what they do, and ship."""
-    families = [family for part in parts for family in read_clean(part)]
-    unseen = [family for family in families if is_held_out(family.name, fold)]
-    watched = watch(drop_kin(unseen, [family for family in families if family not in unseen]))
+    watched = watch(split(fold)[1])
     with TemporaryDirectory() as work:
         scores = weigh(open_fitted(fitted, base, Path(work), Precision(precision)), watched)
     veto = choose_veto(watched, scores)

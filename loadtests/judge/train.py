@@ -26,8 +26,7 @@ from loadtests.judge.network import Network
 from loadtests.judge.watch import Watched, drop_kin, score, watch
 from router.cache.guard.joining import TYPES, Joiner
 from router.cache.guard.lexicon import Lexicon
-from tests.cache.pairs import Family
-from tests.cache.pairs.cleaning import read_clean
+from tests.cache.pairs import TUNED, Family, read_families
 
 CYCLE: Final = 100
 """Batches that are drawn together."""
@@ -41,6 +40,13 @@ _SHOW_S: Final = 240.0
 def is_held_out(name: str, fold: int) -> bool:
     """Whether a family is only looked at in this fold, always the same ones; no family in fold -1."""
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 1000 // (10 * HELD_OUT_PERCENT) == fold
+
+
+def split(fold: int) -> tuple[list[Family], list[Family]]:
+    """Families to learn from, and those to look at."""
+    families = [family for part in TUNED for family in read_families(part)]
+    known = [family for family in families if not is_held_out(family.name, fold)]
+    return known, drop_kin([family for family in families if is_held_out(family.name, fold)], known)
 
 
 def measure_loss(network: Network, lesson: Lesson) -> Tensor:
@@ -125,16 +131,13 @@ def _pace(name: str) -> float:
 
 @click.command(context_settings={"show_default": True})
 @click.option("--base", type=click.Path(path_type=Path), required=True, help="Folder of all-MiniLM-L6-v2's files.")
-@click.option("--part", "parts", type=click.Path(path_type=Path), multiple=True, required=True, help="Families.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the fitted weights go.")
 @click.option("--start", type=click.Path(path_type=Path), help="Fitted weights to go on from.")
 @click.option("--minutes", type=float, default=60.0, help="How long to learn, on one core.")
 @click.option("--fold", type=int, default=0, help="Which families are held out; -1: none.")
 @click.option("--rate", type=float, default=5e-4, help="Of learning.")
 @click.option("--seed", type=int, default=1)
-def main(
-    base: Path, parts: Sequence[Path], out: Path, start: Path | None, minutes: float, fold: int, rate: float, seed: int
-) -> None:
+def main(base: Path, out: Path, start: Path | None, minutes: float, fold: int, rate: float, seed: int) -> None:
     """Fit the judge to families of questions."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -142,9 +145,7 @@ def main(
     joiner = Joiner.load(base / "tokenizer.json", lexicon)
     weights = load_file(base / "model.safetensors")
     near = NearWords(joiner.vocabulary(), weights["embeddings.word_embeddings.weight"].numpy(), lexicon)
-    families: list[Family] = [family for part in parts for family in read_clean(part)]
-    known = [family for family in families if not is_held_out(family.name, fold)]
-    unseen = drop_kin([family for family in families if is_held_out(family.name, fold)], known)
+    known, unseen = split(fold)
     click.echo(f"{len(known)} families to learn from, {len(unseen)} to look at")
     watched = watch(unseen)
     fitted = [FamilyExamples(family, near, lexicon) for family in known]
