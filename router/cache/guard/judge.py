@@ -21,7 +21,8 @@ from edge.engine.session import SessionConfig, open_session
 from router.cache.guard.joining import Joined, Joiner
 from router.cache.guard.lexicon import Lexicon
 
-REMEMBERED: Final = 4096
+REMEMBERED: Final = 1024
+"""Verdicts, with the texts that they are about."""
 _OUTPUT: Final = "logit"
 
 
@@ -33,7 +34,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Judge:
-    """A model and its thresholds; may be used by many threads. Verdicts are remembered, the texts by their hash."""
+    """A model and its thresholds; may be used by many threads. The last verdicts are remembered."""
 
     def __init__(self, session: ort.InferenceSession, joiner: Joiner, settings: Settings) -> None:
         self._session, self._joiner, self.settings = session, joiner, settings
