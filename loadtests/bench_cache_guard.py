@@ -13,26 +13,23 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
 import numpy as np
 
-from edge.engine.encoder import Encoder
 from edge.engine.files import replace_file
 from loadtests.bench import Row, report
+from loadtests.guard_trials import Judged, Passed, Trial, Trials, Vectors, join
 from router.cache.guard import Guard
 from router.cache.guard.judge import Judge
 from router.cache.guard.lexicon import Lexicon
 from router.cache.guard.reading import normalise
 from router.cache.guard.similarity import Similarity, calibrated_similarity, read_similarities
 from router.config.cache import SemanticCache
-from router.embedder import embed_texts, open_embedding
-from tests.cache.pairs import TUNED, Pair, Part, hard_pairs, paraphrases, texts
+from tests.cache.pairs import TUNED, Part, paraphrases, texts
 
 EMBEDDINGS = ("all-minilm-l6-v2", "all-minilm-l6-v2-fast")
 JUDGE = "question-judge"
@@ -44,35 +41,6 @@ MOST_CALL_MS = 1.0
 BLOCK = 512
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d]+|[^\w\s.,;:?!'\"-]")
 
-Vector = np.ndarray[Any, np.dtype[np.float32]]
-Cosines = np.ndarray[Any, np.dtype[np.float64]]
-Passed = np.ndarray[Any, np.dtype[np.bool_]]
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Pairs of a part, whether the guard lets each pass, and how close an embedding puts them."""
-
-    pairs: Sequence[Pair]
-    passed: Passed
-    cosines: Cosines
-
-    def hits(self, similarity: float) -> Passed:
-        """What the cache would answer."""
-        return self.passed & (self.cosines >= similarity)
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """Both kinds of pairs of one part."""
-
-    hard: Judged
-    same: Judged
-
-    def plain_threshold(self, recall: float) -> float:
-        """The cosine from which on that share of the paraphrases lies."""
-        return float(np.sort(self.same.cosines)[::-1][max(0, round(recall * len(self.same.cosines)) - 1)])
-
 
 def wilson_upper(wrong: int, total: int) -> float:
     """Upper end of Wilson's 95% interval (https://doi.org/10.1080/01621459.1927.10502953)."""
@@ -80,57 +48,6 @@ def wilson_upper(wrong: int, total: int) -> float:
     return (share + z * z / (2 * total) + z * sqrt(share * (1 - share) / total + z * z / (4 * total * total))) / (
         1 + z * z / total
     )
-
-
-class Vectors:
-    """Vectors of texts, each made once; kept in a folder, where one is given."""
-
-    def __init__(self, name: str, store: Path, kept: Path | None) -> None:
-        self.name = name
-        self._encoder: Encoder = open_embedding(max((store / name).iterdir()))[1]
-        self._file = kept / f"{name}.npz" if kept else None
-        self._known: dict[str, Vector] = {}
-        if self._file and self._file.is_file():
-            with np.load(self._file, allow_pickle=False) as found:
-                encoded = bytes(found["texts"])
-                self._known = dict(zip(msgspec.json.decode(encoded, type=list[str]), found["vectors"], strict=True))
-
-    def embed(self, wanted: Sequence[str]) -> Vector:
-        """One row a text."""
-        new = [text for text in dict.fromkeys(wanted) if text not in self._known]
-        if new:
-            click.echo(f"  {self.name}: embedding {len(new)} texts", err=True)
-            self._known |= dict(zip(new, embed_texts(self._encoder, new), strict=True))
-            if self._file:
-                encoded = np.frombuffer(msgspec.json.encode(list(self._known)), np.uint8)
-                np.savez(self._file, texts=encoded, vectors=np.stack(list(self._known.values())))
-        return np.stack([self._known[text] for text in wanted])
-
-
-def try_part(part: Part, guard: Guard, vectors: Vectors) -> Trial:
-    """Put all pairs of a part to the guard and to an embedding."""
-    return Trial(*(_try_pairs(pairs, guard, vectors) for pairs in (hard_pairs(part), paraphrases(part))))
-
-
-def join(trials: Sequence[Trial]) -> Trial:
-    """Several parts as one."""
-    return Trial(_join([trial.hard for trial in trials]), _join([trial.same for trial in trials]))
-
-
-def _join(some: Sequence[Judged]) -> Judged:
-    return Judged(
-        [pair for one in some for pair in one.pairs],
-        np.concatenate([one.passed for one in some]),
-        np.concatenate([one.cosines for one in some]),
-    )
-
-
-def _try_pairs(pairs: Sequence[Pair], guard: Guard, vectors: Vectors) -> Judged:
-    passed = np.array([guard.refuse(pair.asked, pair.stored) is None for pair in pairs])
-    places = {text: at for at, text in enumerate(texts(pairs))}
-    found = vectors.embed(list(places))
-    asked, stored = ([places[getattr(pair, side)] for pair in pairs] for side in ("asked", "stored"))
-    return Judged(pairs, passed, np.einsum("ij,ij->i", found[asked], found[stored]).astype(np.float64))
 
 
 def calibrate(name: str, trial: Trial, *, judged: bool) -> Similarity:
@@ -148,11 +65,11 @@ def calibrate(name: str, trial: Trial, *, judged: bool) -> Similarity:
     )
 
 
-def judge_part(part: Part, name: str, similarity: float, guard: Guard, vectors: Vectors) -> list[Row]:
+def judge_part(part: Part, name: str, similarity: float, trials: Trials, vectors: Vectors) -> list[Row]:
     """The table's rows for one part and one embedding."""
     if not part.path.is_file():
         return [Row(f"{name}, {part} part: not run", f"{part.path.name} is not there", "-", holds=True)]
-    trial = try_part(part, guard, vectors)
+    trial = trials.try_part(part, vectors)
     must = part is Part.PROOF
     hits, recall = trial.hard.hits(similarity), float(trial.same.hits(similarity).mean())
     wrong, total = int(hits.sum()), len(hits)
@@ -332,6 +249,7 @@ def main(data: Path | None, store: Path, vectors: Path | None, parts: Sequence[P
     lexicon = Lexicon.load()
     judge = Judge.open(max(folder.iterdir()), lexicon) if folder.is_dir() else None
     guard = Guard(lexicon, judge)
+    trials = Trials(guard)
     rows = [Row("judge", "none: the strict guard" if judge is None else "there", "there", holds=judge is not None)]
     questions = read_questions(data, SemanticCache().most_characters) if data else []
     if vectors:
@@ -344,13 +262,13 @@ def main(data: Path | None, store: Path, vectors: Path | None, parts: Sequence[P
             continue
         found = Vectors(name, store, vectors)
         if write:
-            write_similarity(calibrate(name, join([try_part(one, guard, found) for one in TUNED]), judged=bool(judge)))
+            write_similarity(calibrate(name, join([trials.try_part(one, found) for one in TUNED]), judged=bool(judge)))
             continue
         similarity = calibrated_similarity(name, judged=judge is not None)
         if similarity is None:
             raise click.ClickException(f"{TABLE} has no {name}: run with --write first")
         for part in map(Part, parts):
-            rows += judge_part(part, name, similarity, guard, found)
+            rows += judge_part(part, name, similarity, trials, found)
         if questions:
             rows += judge_questions(name, questions, find_hits(questions, guard, found, similarity))
     if not write:
