@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 
 from edge.engine.artifact import MANIFEST, ArtifactKind, write_manifest
 from edge.engine.errors import EngineError
+from edge.engine.settings import ConfigError
+from edge.serving import Drain
+from router.app import create_app
 from router.cache.guard import Guard
 from router.cache.guard.joining import MOST_TOKENS, Counterpart, Joiner
 from router.cache.guard.judge import Judge
 from router.cache.guard.lexicon import Lexicon
 from router.cache.guard.refusal import Refusal
+from router.config import Config, load_config
 
 STORE = Path(os.environ.get("HYBRID_MODELS", Path(__file__).parents[2] / ".models"))
 ARTIFACT = STORE / "question-judge" / "1"
@@ -26,7 +30,10 @@ SAME = [
     ("Who painted the ceiling of the Sistine Chapel?", "The ceiling of the Sistine Chapel was painted by whom?"),
     ("Why does my laptop get so hot?", "My laptop gets very hot. What is the reason?"),
     ("Could you tell me how tall Mont Blanc is?", "What is the height of Mont Blanc?"),
-    ("When was the printing press invented?", "In what year was the printing press invented?"),
+    ("How long do hard-boiled eggs keep in the fridge?", "For how long can I store hard-boiled eggs in the fridge?"),
+    ("Can I take my cat on the train?", "Are cats allowed on the train? I'd like to bring mine."),
+    ("How do I undo my last commit in Git?", "I made a commit in Git by mistake. How do I undo it?"),
+    ("Is it safe to swim right after eating?", "Should I worry about swimming right after a meal, or is it safe?"),
 ]
 DIFFERENT = [
     ("How do I get red wine out of a cotton shirt?", "I spilled red wine on my leather sofa. How can I remove it?"),
@@ -67,9 +74,10 @@ def credulous(lexicon: Lexicon, tmp_path_factory: pytest.TempPathFactory) -> Gua
 
 def test_most_rewordings_pass_that_the_strict_guard_refuses(guard: Guard) -> None:
     strict = Guard()
-    assert sum(strict.refuse(*pair) is None for pair in SAME) <= 2
+    left = [pair for pair in SAME if strict.refuse(*pair) is not None]
+    assert len(left) >= 6
 
-    assert sum(guard.refuse(*pair) is None for pair in SAME) >= 4
+    assert sum(guard.refuse(*pair) is None for pair in left) > len(left) / 2
 
 
 @pytest.mark.parametrize("pair", DIFFERENT)
@@ -105,7 +113,7 @@ def test_no_judge_can_explain_another_number(credulous: Guard, one: int, other: 
     [
         ("Is the shop open on Monday?", "On Tuesday, can I go to the shop?", Refusal.DATE),
         ("How many miles is it to the shore?", "The shore: distance in kilometres?", Refusal.UNIT),
-        ("Who was it that married Anna?", "Berta: married to whom?", Refusal.ENTITY),
+        ("Who was it that married Anna?", "Please say to whom Berta was married.", Refusal.ENTITY),
         ("Put this into French", "I need this in German, please", Refusal.LANGUAGE),
         ("Show the totals as JSON", "I want a CSV of the totals", Refusal.FORMAT),
         ("Is it legal to fish here?", "I wonder: would it be illegal to go fishing here?", Refusal.POLARITY),
@@ -130,14 +138,14 @@ def test_what_is_too_long_for_the_judge_is_as_strict_as_without(credulous: Guard
 def test_without_a_judge_the_guard_is_strict() -> None:
     strict = Guard()
 
-    assert [strict.refuse(*pair) is None for pair in SAME[:2]] == [False, False]
+    assert strict.refuse(*SAME[0]) is not None
     assert strict.refuse("How do I wash a car?", "Please, how do I wash a car?") is None
 
 
 def test_tokens_say_whose_they_are_and_what_the_other_has(lexicon: Lexicon) -> None:
     joiner = Joiner.load(ARTIFACT / "tokenizer.json", lexicon)
 
-    joined = joiner.join("buy two hot pies", "purchase 2 cold pies")
+    joined = joiner.join("buy two hot cakes", "purchase 2 cold cakes")
 
     assert joined is not None
     first, last = joiner.separators
@@ -166,3 +174,30 @@ def test_a_damaged_judge_is_not_loaded(lexicon: Lexicon, tmp_path: Path) -> None
 def test_another_kind_of_model_is_no_judge() -> None:
     with pytest.raises(EngineError, match="kind"):
         Guard.open(STORE / "all-minilm-l6-v2-fast" / "1")
+
+
+def configure(folder: Path, judge: str) -> Config:
+    path = folder / "router.yaml"
+    path.write_text(
+        f"scoring: {{embedding: {STORE / 'all-minilm-l6-v2-fast' / '1'}}}\n"
+        f"cache: {{semantic: {{enabled: true{judge}}}}}\n"
+        "targets: {one: {backend: openai, tier: edge, url: 'http://127.0.0.1:1', chat_model: any}}\n"
+    )
+    return load_config(path)
+
+
+def test_a_router_without_a_judge_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    create_app(configure(tmp_path, ""), Drain())
+
+    assert ["cache.semantic.judge: none is given" in message for message in caplog.messages] == [True]
+
+
+def test_a_router_with_a_judge_has_nothing_to_say(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    create_app(configure(tmp_path, f", judge: {ARTIFACT}"), Drain())
+
+    assert caplog.messages == []
+
+
+def test_a_router_does_not_start_with_a_judge_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^cache\.semantic\.judge: .*nowhere.* does not exist"):
+        create_app(configure(tmp_path, ", judge: nowhere"), Drain())
