@@ -28,6 +28,7 @@ from router.cache.guard.judge import Judge
 from router.cache.guard.lexicon import Lexicon
 from router.cache.guard.reading import normalise
 from router.cache.guard.similarity import Similarity, calibrated_similarity, read_similarities
+from router.cache.semantic import CANDIDATES
 from router.config.cache import SemanticCache
 from tests.cache.pairs import TUNED, Part, paraphrases, texts
 
@@ -38,7 +39,6 @@ MOST_FALSE, MOST_FALSE_BOUND, LEAST_RECALL = 0.005, 0.01, 0.5
 FEWEST_QUESTIONS, MOST_WRONG = 5000, 0.001
 KEPT = 0.98
 MOST_CALL_MS = 1.0
-BLOCK = 512
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d]+|[^\w\s.,;:?!'\"-]")
 
 
@@ -128,15 +128,15 @@ def read_questions(folder: Path, most_characters: int) -> list[str]:
 
 
 def find_hits(questions: Sequence[str], guard: Guard, vectors: Vectors, similarity: float) -> list[tuple[str, str]]:
-    """Every pair that would be a hit if each were asked once, whichever came first: more than a cache would look at."""
+    """Every hit if each were asked once, one after the other: the cache looks at the nearest earlier ones."""
     found = vectors.embed(questions)
     hits = []
-    for start in range(0, len(questions), BLOCK):
-        close = np.argwhere(found[start : start + BLOCK] @ found.T >= similarity)
-        for row, stored in close:
-            asked = start + int(row)
-            if stored < asked and guard.refuse(questions[asked], questions[stored]) is None:
+    for asked in range(1, len(questions)):
+        cosines = found[:asked] @ found[asked]
+        for stored in np.argsort(-cosines)[:CANDIDATES]:
+            if cosines[stored] >= similarity and guard.refuse(questions[asked], questions[stored]) is None:
                 hits.append((questions[asked], questions[stored]))
+                break
     return hits
 
 

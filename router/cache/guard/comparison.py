@@ -53,6 +53,11 @@ class Comparison:
             return Refusal.LANGUAGE
         return self._compare_frames(asked, stored) or self._compare_words(asked, stored)
 
+    def matches_all(self, asked: Reading, stored: Reading) -> bool:
+        """Whether every word has its like on the other side, wherever that stands."""
+        _, left, over = self._align(content(asked), content(stored))
+        return not left and not over
+
     def _compare_frames(self, asked: Reading, stored: Reading) -> Refusal | None:
         if not _same_asks(asked.asks, stored.asks):
             return Refusal.QUESTION
