@@ -15,7 +15,7 @@ from router.cache.guard import Guard
 from router.embedder import embed_texts, open_embedding
 from tests.cache.pairs import TUNED, Pair, Part, hard_pairs, paraphrases, texts
 
-MOST_PAIRS: Final = 4000
+MOST_PAIRS: Final = 2000
 """Of a part that was fitted to, hard ones and paraphrases each."""
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
