@@ -1,5 +1,6 @@
 """Assembly: the only module that knows every other."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from litestar import Litestar
 
+from edge.engine.errors import EngineError
 from edge.engine.settings import ConfigError
 from edge.engine.template import ChatTemplate, TemplateError
 from edge.serving import Drain, running
@@ -57,6 +59,8 @@ from router.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from router.tracing import Tracing
+
+_logger = logging.getLogger(__name__)
 
 
 def create_app(config: Config, drain: Drain) -> Litestar:
@@ -168,11 +172,21 @@ def _make_semantic(
     if embedder is None or not section.enabled:
         return None
     identity = embedder.identity
-    similarity = section.similarity or calibrated_similarity(identity.name)
+    similarity = section.similarity or calibrated_similarity(identity.name, judged=section.judge is not None)
     if similarity is None:
         raise ConfigError(f"cache.semantic.similarity: missing; none was calibrated for {identity.name}")
     model = EmbeddingModel(identity.label, embedder.embedding.encoder.width, similarity)
-    return SemanticCache(section, Guard(), records, telemetry, model)
+    return SemanticCache(section, _make_guard(section.judge), records, telemetry, model)
+
+
+def _make_guard(judge: Path | None) -> Guard:
+    if judge is None:
+        _logger.warning("cache.semantic.judge: none is given; only rewordings that rules explain are semantic hits.")
+        return Guard()
+    try:
+        return Guard.open(judge)
+    except EngineError as exc:
+        raise ConfigError(f"cache.semantic.judge: {exc}") from exc
 
 
 def _make_similar(
