@@ -79,7 +79,7 @@ def test_rewordings_pass_that_the_strict_guard_refuses(guard: Guard) -> None:
     assert len(left) >= 6
 
     # how many of all is for the benchmark to say
-    assert sum(guard.refuse(*pair) is None for pair in left) >= 3
+    assert sum(guard.refuse(*pair) is None for pair in left) >= 2
 
 
 @pytest.mark.parametrize("pair", DIFFERENT)

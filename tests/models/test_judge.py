@@ -30,6 +30,7 @@ def make(source: Path, folder: Path, precision: Precision) -> Judge:
 
 
 def weigh(judge: Judge) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    judge.settings = msgspec.structs.replace(judge.settings, threshold=-1e9)  # ask in both orders, however unlike
     return np.array([judge.weigh(row["asked"], row["stored"]) for row in REFERENCE])
 
 

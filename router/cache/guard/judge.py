@@ -24,6 +24,8 @@ from router.cache.guard.lexicon import Lexicon
 REMEMBERED: Final = 1024
 """Verdicts, with the texts that they are about."""
 _OUTPUT: Final = "logit"
+_SURE: Final = 4.0
+"""So far below the threshold in one order, the other one is not asked: that is most of what is refused."""
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,7 +73,10 @@ class Judge:
         there, back = self._joiner.join(one, other), self._joiner.join(other, one)
         if there is None or back is None:
             return float("-inf")
-        return float(np.mean([self._run(there), self._run(back)]))
+        first = self._run(there)
+        if first < self.settings.threshold - _SURE:
+            return first
+        return (first + self._run(back)) / 2
 
     def _run(self, joined: Joined) -> float:
         """Alone: the scale of the activations is one over a whole batch."""
