@@ -38,8 +38,10 @@ SLOTS, BACKLOG = 8, 256
 """The backlog has room for more than can be answered in time: with less, no request ever waits too long, and a FIFO
 that drops what is late answers as many as any order could.
 """
-SHORTEST, LONGEST = 380, 470
-"""Tokens of an answer: long enough that a target ends at most some twenty a second."""
+SHORTEST, LONGEST = 200, 480
+"""Tokens of an answer: long enough that a target ends at most some twenty a second, and apart enough that slots do not
+come free all at once.
+"""
 LOADS = {Priority.INTERACTIVE: 0.5, Priority.STANDARD: 1.0, Priority.BATCH: 1.5}
 """Of capacity: three times it, half of that batch."""
 PATIENCE = {Priority.INTERACTIVE: 5.0, Priority.STANDARD: 10.0, Priority.BATCH: 20.0}

@@ -64,7 +64,7 @@ def test_no_pair_of_a_blind_family_is_both_hard_and_a_paraphrase(family: Family)
     assert len(set(same)) == len(same)
 
 
-@pytest.mark.parametrize("part", [part for part in _PARTS if part in {Part.FURTHER, Part.PROOF}])
+@pytest.mark.parametrize("part", [part for part in _PARTS if part in {Part.FURTHER, Part.EARLY, Part.PROOF}])
 def test_families_of_a_later_part_are_well_formed(part: Part) -> None:
     for family in read_families(part):
         fill = family.fills()[0]

@@ -1,8 +1,8 @@
 """
 Pairs of questions for the semantic cache's guards: minimal edits that change the answer, paraphrases that do not.
 
-Each part is a file of families of questions, none in two. All are for tuning but `proof`: whoever wrote that one had
-read neither the guards nor the other parts, and nothing was tuned on it.
+Each part is a file of families of questions, none in two. All are for tuning but the last two: whoever wrote those had
+read neither the guards nor the other parts, and nothing was tuned on them.
 
 A family is a name, its slots with their values, phrasings (`=`) that all ask the same,
 and edits (`!`) that make another question of any phrasing that has the words:
@@ -34,6 +34,7 @@ class Part(StrEnum):
     TEST = "test"
     BLIND = "blind"
     FURTHER = "further"
+    EARLY = "early"
     PROOF = "proof"
 
     @property
@@ -43,7 +44,7 @@ class Part(StrEnum):
 
 
 TUNED = (Part.TUNING, Part.FIRST, Part.TEST, Part.BLIND, Part.FURTHER)
-"""What guards, similarity and judge are fitted to."""
+"""What guards, similarity and judge are fitted to. `EARLY` was measured once, and nothing was fitted to it."""
 
 
 @dataclass(frozen=True, slots=True)
