@@ -91,17 +91,18 @@ bench-cache: $(VENV)/.test models ## What the caches cost, hold and get wrong (R
 	run guard $(if $(DATA),--data $(DATA)); exit $$status
 
 bench-queue: $(VENV)/.test models ## What lanes cost and keep of their promises, in virtual time and behind real servers.
-	@status=0; $(BIN)/python -m loadtests.bench_queue_sim || status=1; $(BIN)/python -m loadtests.bench_queue || status=1; exit $$status
+	@status=0; for part in bench_queue_sim bench_queue bench_queue_pressure; do $(BIN)/python -m loadtests.$$part || status=1; done; exit $$status
 
 prove-cache-kill: $(VENV)/.test models ## Kill the writing router 200 times; every later hit must be exact (resumable).
 	$(BIN)/python -m loadtests.prove_cache_kill --folder .bench/cache-kill --kills 200
 
 lock: ## Resolve pyproject.toml into deploy/constraints (needs uv).
 	$(RESOLVE) pyproject.toml --extra demo --group test -o $(LOCKS)/test.txt
-	@for extra in router edge cloud; do $(RESOLVE) -c $(LOCKS)/test.txt pyproject.toml --extra $$extra -o $(LOCKS)/$$extra.txt || exit 1; done
+	$(RESOLVE) -c $(LOCKS)/test.txt pyproject.toml --extra router --extra tracing -o $(LOCKS)/router.txt
+	@for extra in edge cloud; do $(RESOLVE) -c $(LOCKS)/test.txt pyproject.toml --extra $$extra -o $(LOCKS)/$$extra.txt || exit 1; done
 	$(RESOLVE) -c $(LOCKS)/test.txt pyproject.toml --extra demo --group build -o $(LOCKS)/demo.txt
 	$(RESOLVE) -c $(LOCKS)/test.txt --group build -o $(LOCKS)/build.txt
-	printf 'onnxruntime-gpu>=1.22\n' | $(RESOLVE) --python-version 3.12 --no-emit-package onnxruntime -c $(LOCKS)/test.txt pyproject.toml - --extra cloud -o $(LOCKS)/cloud-gpu.txt
+	printf 'onnxruntime-gpu>=1.22\n' | $(subst version 3.11,version 3.12,$(RESOLVE)) --no-emit-package onnxruntime -c $(LOCKS)/test.txt pyproject.toml - --extra cloud -o $(LOCKS)/cloud-gpu.txt
 	@# the CPU cloud's image has the wheel's tritonserver, not the Python packages of its API
 	@cp $(LOCKS)/cloud.txt $(LOCKS)/cloud-cpu.txt && awk '/^[a-z]/ {own = /^nvidia-pytriton==/} own' $(LOCKS)/demo.txt >> $(LOCKS)/cloud-cpu.txt
 

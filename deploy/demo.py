@@ -142,7 +142,7 @@ def write_parts(ports: Ports, store: Path, work: Path) -> list[Part]:
         "template": str(cloud_chat / "tokenizer_config.json"),
     }
     triton: dict[str, Any] = {
-        "chat": {"artifact": str(cloud_chat)},
+        "chat": {"artifact": str(cloud_chat), "threads": 1},
         "embed": {"artifact": str(embedding)},
         "http_port": ports.triton_http,
         "grpc_port": ports.triton_grpc,

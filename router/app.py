@@ -1,12 +1,15 @@
 """Assembly: the only module that knows every other."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from litestar import Litestar
 
+from edge.engine.errors import EngineError
 from edge.engine.settings import ConfigError
 from edge.engine.template import ChatTemplate, TemplateError
 from edge.serving import Drain, running
@@ -56,6 +59,11 @@ from router.scoring.service import ScoringService
 from router.steering import Steering
 from router.telemetry import Telemetry
 
+if TYPE_CHECKING:
+    from router.tracing import Tracing
+
+_logger = logging.getLogger(__name__)
+
 
 def create_app(config: Config, drain: Drain) -> Litestar:
     """The router as an ASGI application; nothing is opened before its lifespan starts.
@@ -64,6 +72,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
         ConfigError: a file that the configuration names is wrong.
     """
     admission = load_admission(config.keys_file)
+    make_tracing = _tracing_maker(config)
     makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
     telemetry = Telemetry()
     metrics = RoutingMetrics(telemetry)
@@ -85,9 +94,14 @@ def create_app(config: Config, drain: Drain) -> Litestar:
         async with AsyncExitStack() as stack:
             stack.callback(policy.close)  # after the backends: their last calls are settled by then
             await stack.enter_async_context(records)  # before all who write to it
+            tracing = None
+            if make_tracing is not None:
+                tracing = await stack.enter_async_context(make_tracing())
+                telemetry.registry.register(tracing)
             backends: dict[str, Backend] = {}
             for name, make in makers.items():
-                backends[name] = await stack.enter_async_context(make())
+                backend = tracing.watch(make(), config.targets[name]) if tracing else make()
+                backends[name] = await stack.enter_async_context(backend)
             health = Health(backends, config.probe, telemetry, canaries.idle)
             await health.check()
             jobs = [health.watch(), telemetry.log.run()]
@@ -136,6 +150,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
                 steering=steering,
                 canaries=canaries,
                 caches=caches,
+                tracing=tracing,
             )
             async with running(drain, *jobs):
                 yield
@@ -164,11 +179,21 @@ def _make_semantic(
     if embedder is None or not section.enabled:
         return None
     identity = embedder.identity
-    similarity = section.similarity or calibrated_similarity(identity.name)
+    similarity = section.similarity or calibrated_similarity(identity.name, judged=section.judge is not None)
     if similarity is None:
         raise ConfigError(f"cache.semantic.similarity: missing; none was calibrated for {identity.name}")
     model = EmbeddingModel(identity.label, embedder.embedding.encoder.width, similarity)
-    return SemanticCache(section, Guard(), records, telemetry, model)
+    return SemanticCache(section, _make_guard(section.judge), records, telemetry, model)
+
+
+def _make_guard(judge: Path | None) -> Guard:
+    if judge is None:
+        _logger.warning("cache.semantic.judge: none is given; only rewordings that rules explain are semantic hits.")
+        return Guard()
+    try:
+        return Guard.open(judge)
+    except EngineError as exc:
+        raise ConfigError(f"cache.semantic.judge: {exc}") from exc
 
 
 def _make_similar(
@@ -188,6 +213,20 @@ def _make_scorer(config: Config, telemetry: Telemetry, embedder: Embedder | None
     if config.scoring.artifact_file() is None:
         return UnknownScorer()
     return ScoringService(config.scoring, telemetry, embedder)
+
+
+def _tracing_maker(config: Config) -> "Callable[[], Tracing] | None":
+    """None without the section: then not even the packages are imported."""
+    section = config.tracing
+    if section is None:
+        return None
+    try:
+        from router.tracing import Tracing  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            f"tracing: needs the package {exc.name}; install hybrid-inference-router[tracing], or leave the section out"
+        ) from exc
+    return lambda: Tracing(section)
 
 
 def _backend_maker(name: str, target: AnyTarget) -> Callable[[], Backend]:

@@ -19,6 +19,10 @@ from router.tenants import SPARE, Entry, FairQueue
 
 E = TypeVar("E", bound=Entry)
 _CLASSES = tuple(Priority)
+_LOAN_TURNS = 4
+"""A class owes at most so many of its turns: capacity that others left counts against it a little, so that work more
+urgent need not make way for it in the next turns already, but for no longer.
+"""
 
 
 class PriorityClass(FairQueue[E]):
@@ -177,17 +181,14 @@ class Backlog(Generic[E]):
         return first or self._classes[0]
 
     def _account(self, chosen: PriorityClass[E], work: float) -> None:
-        """What a class took, and what the others are owed for that.
-
-        A class never owes more than its last turn: capacity that others left is no loan.
-        """
+        """What a class took, and what the others are owed for that."""
         for other in self._classes:
+            debt = other.debt + other.share * work
             if other is chosen:
-                other.debt = max(other.debt - (1 - other.share) * work, -work)
-            else:
-                other.debt += other.share * work
-            if other.debt > 0 and not other.count:
-                other.debt = 0.0
+                debt -= work
+                if debt < -_LOAN_TURNS * work:
+                    debt = -_LOAN_TURNS * work
+            other.debt = debt if other.count or debt < 0 else 0.0
 
     def _find_displaced(self, entry: E) -> E | None:
         """Who makes room in a full backlog: of the least urgent class that is over its room, the heaviest tenant's

@@ -40,11 +40,12 @@ class Forecast:
 class Load:
     """Seconds of service that a class starts a second: an exponential mean."""
 
-    __slots__ = ("_at", "_fresh_until", "_sum", "_weight")
+    __slots__ = ("_at", "_fresh_until", "_scale", "_sum", "_weight")
 
     def __init__(self) -> None:
         self._sum = 0.0
         self._weight = 0.0
+        self._scale = 0.0
         self._at: float | None = None
         self._fresh_until = -inf
 
@@ -58,12 +59,13 @@ class Load:
         """Slots' worth."""
         if now > self._fresh_until:
             self._fade(now)
-        return self._sum / (_MEMORY_S * max(self._weight, 0.05))
+        return self._sum * self._scale
 
     def _fade(self, now: float) -> None:
         kept = 1.0 if self._at is None else exp((self._at - now) / _MEMORY_S)
         self._sum *= kept
         self._weight = 1 - (1 - self._weight) * kept  # how much of the memory there is yet
+        self._scale = 1 / (_MEMORY_S * max(self._weight, 0.05))
         self._at = now
         self._fresh_until = now + _STEP_S
 
@@ -130,10 +132,11 @@ class Forecaster:
     @staticmethod
     def _ahead_in_class(queue: FairQueue[T], waiting_s: float, tenant: str, service_s: float) -> float:
         """Seconds of service before its own in a fair order: others get no more each than its tenant has waiting."""
-        own = queue.tenants.get(tenant)
+        tenants = queue.tenants
+        own = tenants.get(tenant)
         if own is None:
-            fair_s = len(queue.tenants) * service_s
+            fair_s = len(tenants) * service_s
         else:
             own_s = own.work * waiting_s / queue.work if queue.work else 0.0
-            fair_s = own_s + (len(queue.tenants) - 1) * (own_s + service_s)
+            fair_s = own_s + (len(tenants) - 1) * (own_s + service_s)
         return min(waiting_s, fair_s)

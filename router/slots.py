@@ -15,18 +15,21 @@ from router.forecast import Forecast, Forecaster
 from router.query import Priority
 from router.rates import Rates, Sample
 from router.tickets import (
-    ClassCount,
+    OTHERS,
     ClassStatistics,
     Demand,
     LaneStatistics,
     Refusal,
     State,
+    Tally,
     TenantStatistics,
     Ticket,
 )
 
 _LEARN_EVERY_S = 0.005
 """More answers than that teach the rates nothing new, and learning is a fifth of what a request costs."""
+_MOST_TALLIES = 128
+"""Of tenants, each by class; those that come later share one."""
 _UNKNOWN_RETRY_S = 1.0
 """Until a first answer was measured."""
 
@@ -48,7 +51,7 @@ class Slots:
             weights: Of tenants.
         """
         shares = config.shares.by_class()
-        self._config = config
+        self._doomed_part = config.doomed_part
         self._notify = notify
         self._backlog = Backlog[Ticket](config.backlog, shares, config.aging_s, weights)
         self._forecaster = Forecaster(rates, self._backlog, shares)
@@ -66,7 +69,8 @@ class Slots:
         self._promises: deque[float] = deque()
         """When those refused were told to come, if that is still to be."""
         self._most_wait_s = {p: min(config.most_wait.of(p) or inf, config.aging_s) for p in Priority}
-        self._counts = {p: ClassCount() for p in Priority}
+        self._tallies: dict[tuple[str, Priority], Tally] = {}
+        """Of each tenant and class."""
 
     @property
     def running(self) -> int:
@@ -81,9 +85,10 @@ class Slots:
     def offer(self, demand: Demand, now: float) -> Ticket:
         """Ask for a slot. The ticket waits, runs, is refused, or is expired."""
         service_s = self._rates.predict(demand.work)
-        start_by = demand.deadline - self._config.doomed_part * service_s
-        ticket = Ticket(demand, now, service_s, start_by)
-        if demand.deadline <= now:
+        deadline = demand.deadline
+        start_by = deadline - self._doomed_part * service_s
+        ticket = Ticket(demand, now, service_s, start_by, self._find_tally(demand.tenant, demand.priority))
+        if deadline <= now:
             self._end(ticket, State.EXPIRED)
         elif start_by <= now:
             self._refuse(ticket, Refusal.DEADLINE, None)
@@ -109,9 +114,8 @@ class Slots:
             ticket.state = State.DONE
             self._running -= 1
             del self._ends[bisect_left(self._ends, ticket.ends)]
-            count = self._counts[ticket.priority]
-            count.done += 1
-            count.service_s += now - ticket.started
+            ticket.tally.done += 1
+            ticket.tally.service_s += now - ticket.started
             if sample is not None:
                 self._learn(ticket, sample, now)
             self._fill(now)
@@ -134,18 +138,26 @@ class Slots:
         """When it would begin and end if it came now."""
         return self._forecaster.forecast(demand.priority, demand.tenant, demand.work, self._free(), self.slots, now)
 
-    def statistics(self, now: float, most_tenants: int = 20) -> LaneStatistics:
+    def statistics(self, now: float) -> LaneStatistics:
         """The state; O(tenants)."""
         classes = {}
-        tenants: list[TenantStatistics] = []
         for priority in Priority:
             queue = self._backlog.of(priority)
             oldest = queue.oldest()
             waited = now - oldest.arrived if oldest else 0.0
-            classes[priority] = ClassStatistics(queue.count, queue.work, waited, self._counts[priority])
-            tenants.extend(TenantStatistics(t.name, priority, t.count, t.work) for t in queue.tenants.values())
-        tenants.sort(key=lambda t: t.waiting_tokens, reverse=True)
-        return LaneStatistics(self.slots, self._running, self.waiting, classes, tuple(tenants[:most_tenants]))
+            total = Tally.total(tally for (_, of), tally in self._tallies.items() if of is priority)
+            classes[priority] = ClassStatistics(queue.count, queue.work, waited, total)
+        return LaneStatistics(self.slots, self._running, self.waiting, classes, self._tenant_statistics())
+
+    def _tenant_statistics(self) -> tuple[TenantStatistics, ...]:
+        waiting = {key: [0, 0.0] for key in self._tallies}
+        for priority in Priority:
+            for tenant in self._backlog.of(priority).tenants.values():
+                sums = waiting.get((tenant.name, priority)) or waiting[OTHERS, priority]
+                sums[0] += tenant.count
+                sums[1] += tenant.work
+        found = (TenantStatistics(*key, int(count), work, self._tallies[key]) for key, (count, work) in waiting.items())
+        return tuple(sorted(found, key=lambda one: one.waiting_tokens, reverse=True))
 
     def _free(self) -> int:
         return max(self.slots - self._running, 0)
@@ -191,9 +203,8 @@ class Slots:
         ticket.ends = now + ticket.service_s
         insort(self._ends, ticket.ends)
         self._forecaster.see_started(ticket, now)
-        count = self._counts[ticket.priority]
-        count.started += 1
-        count.wait_s += now - ticket.arrived
+        ticket.tally.started += 1
+        ticket.tally.wait_s += now - ticket.arrived
 
     def _learn(self, ticket: Ticket, sample: Sample, now: float) -> None:
         work = sample.work
@@ -214,16 +225,23 @@ class Slots:
 
     def _end(self, ticket: Ticket, state: State) -> None:
         ticket.state = state
-        count = self._counts[ticket.priority]
         match state:
             case State.REFUSED:
-                count.refused += 1
+                ticket.tally.refused += 1
             case State.SHED:
-                count.shed += 1
+                ticket.tally.shed += 1
             case State.EXPIRED:
-                count.expired += 1
+                ticket.tally.expired += 1
             case _:
-                count.cancelled += 1
+                ticket.tally.cancelled += 1
+
+    def _find_tally(self, tenant: str, priority: Priority) -> Tally:
+        tallies = self._tallies
+        tally = tallies.get((tenant, priority))
+        if tally is None:
+            name = tenant if len(tallies) < _MOST_TALLIES else OTHERS
+            tally = tallies.setdefault((name, priority), Tally())
+        return tally
 
     def _promise_room(self, now: float) -> float:
         """Seconds until a place in the backlog gets free that was not promised to another one refused before.

@@ -11,16 +11,20 @@ A ticket's states, every one but the first two final:
           '-> REFUSED, EXPIRED
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass
 from enum import StrEnum
 from math import inf
+from typing import Final, Self
 
 from msgspec import Struct
 
 from router.query import Priority
 from router.rates import Work
 from router.tenants import Entry
+
+OTHERS: Final = "(others)"
+"""No tenant's name."""
 
 
 class State(StrEnum):
@@ -52,17 +56,37 @@ class Demand(Struct, frozen=True, gc=False):
     deadline: float = inf
 
 
+@dataclass(slots=True)
+class Tally:
+    """What became of tickets since the start; seconds are sums over those started, and over those done."""
+
+    started: int = 0
+    done: int = 0
+    refused: int = 0
+    shed: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    wait_s: float = 0.0
+    service_s: float = 0.0
+
+    @classmethod
+    def total(cls, tallies: Iterable[Self]) -> Self:
+        """The sum of some."""
+        return cls(*map(sum, zip(*map(astuple, tallies), strict=True)))
+
+
 class Ticket(Entry):
-    """A demand's standing. `service_s` is predicted; `started` counts once it runs."""
+    """A demand's standing. `service_s` is predicted; `started` counts once it runs; `tally` counts its end."""
 
-    __slots__ = ("demand", "ends", "refusal", "retry_after_s", "service_s", "started", "state")
+    __slots__ = ("demand", "ends", "refusal", "retry_after_s", "service_s", "started", "state", "tally")
 
-    def __init__(self, demand: Demand, arrived: float, service_s: float, start_by: float) -> None:
+    def __init__(self, demand: Demand, arrived: float, service_s: float, start_by: float, tally: Tally) -> None:
         work = demand.work
         tokens = work.prompt_tokens + work.completion_tokens
         super().__init__(demand.priority, demand.tenant, tokens, arrived, demand.deadline, start_by)
         self.demand = demand
         self.service_s = service_s
+        self.tally = tally
         self.state = State.WAITING
         self.started = arrived
         self.ends = inf
@@ -75,20 +99,6 @@ class Ticket(Entry):
         return self.started - self.arrived
 
 
-@dataclass(slots=True)
-class ClassCount:
-    """What became of a class's tickets since the start; seconds are sums over those started, and over those done."""
-
-    started: int = 0
-    done: int = 0
-    refused: int = 0
-    shed: int = 0
-    expired: int = 0
-    cancelled: int = 0
-    wait_s: float = 0.0
-    service_s: float = 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class ClassStatistics:
     """A class now, and since the start."""
@@ -96,22 +106,23 @@ class ClassStatistics:
     waiting: int
     waiting_tokens: float
     oldest_wait_s: float
-    count: ClassCount
+    count: Tally
 
 
 @dataclass(frozen=True, slots=True)
 class TenantStatistics:
-    """What a tenant has waiting."""
+    """A tenant's tickets of one class now, and since the start. Those beyond the first few share the name `OTHERS`."""
 
     tenant: str
     priority: Priority
     waiting: int
     waiting_tokens: float
+    count: Tally
 
 
 @dataclass(frozen=True, slots=True)
 class LaneStatistics:
-    """A lane now. `tenants` are those with the most waiting."""
+    """A lane now. `tenants` with the most waiting first."""
 
     slots: int
     running: int

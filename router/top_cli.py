@@ -16,6 +16,7 @@ from router.operating import Endpoint, endpoint_options, format_ratio, format_ta
 from router.tickets import ClassStatistics
 
 _ENTER, _LEAVE, _CLEAR = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l", "\x1b[H\x1b[J"
+_MOST_TENANTS = 20
 _HEAD = ("lane", "up", "run", "wait", "oldest", "mean wait", "service", "done", "refused", "shed", "expired", "left")
 
 
@@ -73,9 +74,10 @@ def draw(router: Endpoint) -> str:
         (f"{t.tenant} ({t.priority.value}, {lane.target})", str(t.waiting), f"{t.waiting_tokens:,.0f}")
         for lane in lanes.lanes
         for t in lane.now.tenants
+        if t.waiting
     ]
     if waiting:
-        parts.append(format_table([("tenant", "wait", "tokens"), *waiting]))
+        parts.append(format_table([("tenant", "wait", "tokens"), *waiting[:_MOST_TENANTS]]))
     return "\n\n".join(parts)
 
 

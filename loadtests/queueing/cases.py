@@ -62,12 +62,12 @@ class Overload:
         return goodput_per_s(outcome, self.since, self.until) / self.capacity_per_s
 
     @property
-    def three_requests(self) -> float:
-        """How much of the work three of the largest requests are: by so much a share may be missed."""
+    def six_requests(self) -> float:
+        """How much of the work six of the largest requests are: by so much a share may be missed."""
         trace = self.lanes.trace
         tokens = trace.prompt + trace.completion
         started = ~np.isnan(self.lanes.wait) & (trace.at >= self.since)
-        return 3 * float(tokens.max()) / float(tokens[started].sum())
+        return 6 * float(tokens.max()) / float(tokens[started].sum())
 
     def share(self, outcome: Outcome, priority: Priority) -> float:
         """Of the tokens started."""

@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 from router.config.lanes import Lane as LaneSection
 from router.rates import Rates, Sample
 from router.slots import Notify
-from router.tickets import Demand, Refusal, State, Ticket
+from router.tickets import Demand, Refusal, State, Tally, Ticket
 
 
 class FifoSlots:
@@ -20,6 +20,7 @@ class FifoSlots:
         self._expiries: list[tuple[float, int, Ticket]] = []
         self._count = 0
         self._number = 0
+        self._tally = Tally()
         self.running = 0
 
     def offer(self, demand: Demand, now: float) -> Ticket:
@@ -27,7 +28,7 @@ class FifoSlots:
         self._expire(now)
         service_s = self._rates.predict(demand.work)
         start_by = demand.deadline - self._config.doomed_part * service_s
-        ticket = Ticket(demand, now, service_s, start_by)
+        ticket = Ticket(demand, now, service_s, start_by, self._tally)
         if start_by <= now:
             ticket.state = State.EXPIRED
         elif self.running < self._config.slots:

@@ -12,6 +12,7 @@ from edge.engine.settings import ConfigError, read_settings
 from router.config.cache import Cache
 from router.config.lanes import Lane, Pressure, Quotas
 from router.config.section import Name, Seconds, Section, Share
+from router.config.tracing import Tracing
 from router.decision import AUTO, Target, Tier
 from router.query import Capability
 
@@ -238,6 +239,7 @@ class Config(Section, frozen=True):
     cache: Cache = Cache()
     quotas: Quotas = Quotas()
     pressure: Pressure = Pressure()
+    tracing: Tracing | None = None
     keys_file: Path | None = None
 
     def chat_targets(self) -> list[Target]:
@@ -413,6 +415,7 @@ def _check_files(config: Config) -> str | None:
         "keys_file": config.keys_file,
         "scoring.artifact": config.scoring.artifact,
         "cache.tiers.shared.password_file": shared.password_file if shared else None,
+        "tracing.ca_file": config.tracing.ca_file if config.tracing else None,
     }
     for name, target in config.targets.items():
         if isinstance(target, TritonTarget):

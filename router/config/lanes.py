@@ -85,7 +85,7 @@ class Lane(Section, frozen=True):
     shares: Shares = Shares()
     aging_s: Seconds = 60.0
     most_wait: MostWait = MostWait()
-    doomed_part: Share = 0.8
+    doomed_part: Share = 1.0
     spill: bool = False
 
 

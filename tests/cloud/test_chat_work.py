@@ -126,7 +126,8 @@ async def test_one_message_ends_many_requests(chat: ChatClient, metrics: Metrics
 
     assert codes == [ErrorCode.CANCELLED] * (SLOTS + BACKLOG + 1)
     await metrics.wait_for(cancelled + SLOTS + BACKLOG + 1, "hybrid_chat_generations_total", outcome="cancelled")
-    assert await outcomes(metrics, "started") == started + SLOTS
+    # one that waits may take a slot that this very message freed before its own name is read
+    assert started + SLOTS <= await outcomes(metrics, "started") < started + SLOTS + BACKLOG
 
 
 async def test_a_full_backlog_refuses_at_once(chat: ChatClient, metrics: Metrics) -> None:
@@ -193,10 +194,12 @@ async def test_one_overtakes_those_who_wait(
             await anext(responses)
             order.append((priority, timeout_us))
 
-    async with asyncio.TaskGroup() as group, busy(chat, 1), busy(chat, SLOTS - 1):
-        group.create_task(ask(*first))
-        await metrics.wait_for(1, "hybrid_chat_generations_now", state="waiting")
-        group.create_task(ask(*overtakes))
-        await metrics.wait_for(2, "hybrid_chat_generations_now", state="waiting")
+    async with asyncio.TaskGroup() as group, busy(chat, SLOTS - 1):
+        async with busy(chat, 1):
+            asked = [group.create_task(ask(*first))]
+            await metrics.wait_for(1, "hybrid_chat_generations_now", state="waiting")
+            asked.append(group.create_task(ask(*overtakes)))
+            await metrics.wait_for(2, "hybrid_chat_generations_now", state="waiting")
+        await asyncio.wait(asked)  # in the one free slot, one after the other
 
     assert order == [overtakes, first]

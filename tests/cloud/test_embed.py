@@ -71,7 +71,7 @@ async def test_the_urgent_overtake_those_who_wait(embed: EmbedClient) -> None:
     order: list[int] = []
 
     async def ask(priority: int) -> None:
-        await embed.embed("x" * 64, priority=priority)
+        await embed.embed("one two three four " * 10, priority=priority)
         order.append(priority)
 
     async with asyncio.TaskGroup() as group:

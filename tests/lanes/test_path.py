@@ -1,14 +1,15 @@
 """Slots in the path of a query: taken before a target is asked, and given back however the answer ends."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from router.config import Check
 from router.config.lanes import Lane, Pressure
@@ -17,7 +18,7 @@ from router.errors import BackendError, DeadlineError, OverloadedError, RouterEr
 from router.lanes import TargetLane
 from router.query import Priority, Query
 from router.telemetry import Stopwatch
-from router.tickets import ClassCount, LaneStatistics
+from router.tickets import LaneStatistics, Tally
 from tests.router.places import CLOUD, EDGE, QUERY, Bench, Judge, Place, bench, easy, read, strong
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +36,7 @@ def lane(made: Bench, target: str = EDGE.name) -> LaneStatistics:
     return made.lanes[target].statistics()
 
 
-def count(made: Bench, target: str = EDGE.name, priority: Priority = Priority.STANDARD) -> ClassCount:
+def count(made: Bench, target: str = EDGE.name, priority: Priority = Priority.STANDARD) -> Tally:
     return lane(made, target).classes[priority].count
 
 
@@ -145,7 +146,7 @@ async def test_a_trial_keeps_its_slot_while_the_stream_is_held_and_gives_it_up_b
 async def test_a_failing_target_keeps_no_slot_and_the_fallback_takes_one(
     failure: type[RouterError], streamed: bool
 ) -> None:
-    edge = replace(easy(), fails_at=0, failure=failure)
+    edge = dataclasses.replace(easy(), fails_at=0, failure=failure)
     async with narrow(edge, strong()) as made:
         if streamed:
             assert await read(await made.stream()) == "c1 c2"
@@ -156,7 +157,7 @@ async def test_a_failing_target_keeps_no_slot_and_the_fallback_takes_one(
 
 
 async def test_a_stream_that_breaks_keeps_no_slot() -> None:
-    async with narrow(replace(slow(), fails_at=2), strong()) as made:
+    async with narrow(dataclasses.replace(slow(), fails_at=2), strong()) as made:
         begun = await made.stream(rules=replace(AT_EDGE, check=False))
         with pytest.raises(BackendError):
             await read(begun)

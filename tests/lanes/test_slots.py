@@ -11,7 +11,7 @@ from router.config.lanes import Adaptive, Lane, MostWait
 from router.query import Priority
 from router.rates import Rates, Sample, Work
 from router.slots import Slots
-from router.tickets import Demand, Refusal, State, Ticket
+from router.tickets import OTHERS, Demand, Refusal, State, Ticket
 
 WORK = Work(50, 50)
 OPEN = {State.WAITING, State.RUNNING}
@@ -255,13 +255,32 @@ def test_adaptive_slots_grow_while_latency_rests_and_let_the_next_ones_in() -> N
     assert core.slots == core.running == 6
 
 
-def test_statistics_name_the_tenants_with_the_most_waiting() -> None:
+def test_statistics_name_the_tenants_with_the_most_waiting_first() -> None:
     core = Slots(Lane(slots=1, backlog=100), Rates(), ignore)
     for i, tenant in enumerate(["idle", *["a"] * 3, *["b"] * 5, "c"]):
         core.offer(demand(tenant=tenant), i)
 
-    statistics = core.statistics(20, most_tenants=2)
+    statistics = core.statistics(20)
 
-    assert [(t.tenant, t.waiting, t.waiting_tokens) for t in statistics.tenants] == [("b", 5, 500), ("a", 3, 300)]
+    assert [(t.tenant, t.waiting, t.waiting_tokens, t.count.started) for t in statistics.tenants] == [
+        ("b", 5, 500, 0),
+        ("a", 3, 300, 0),
+        ("c", 1, 100, 0),
+        ("idle", 0, 0, 1),
+    ]
     assert statistics.classes[Priority.STANDARD].oldest_wait_s == 19
     assert (statistics.slots, statistics.running, statistics.backlog) == (1, 1, 9)
+
+
+def test_tenants_beyond_the_first_share_a_tally() -> None:
+    core = Slots(Lane(slots=1, backlog=200), Rates(), ignore)
+    tickets = [core.offer(demand(tenant=f"t{i}"), 0) for i in range(150)]
+    for ticket in tickets:
+        core.leave(ticket, 5)
+
+    tenants = core.statistics(5).tenants
+    others = [t for t in tenants if t.tenant == OTHERS]
+
+    assert len(tenants) == 129
+    assert [(t.waiting, t.count.done + t.count.cancelled) for t in others] == [(0, 22)]
+    assert sum(t.count.done for t in tenants) == core.statistics(5).classes[Priority.STANDARD].count.done

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.anyio
 SLOTS, BACKLOG, CLIENTS = 4, 30, 200
 TARGETS = {"edge": "edge-demo", "cloud": "cloud-demo"}
 ZERO_S, STILL_S = 2.0, 0.5
+REFILLED = 20
+"""Tokens, in the time of a short answer."""
 URL = "/v1/chat/completions"
 
 
@@ -28,6 +30,8 @@ def narrow(site: Site) -> None:
     # a crowd that no target could serve in time must not be refused for that: it is there to vanish
     site.set_lane("cloud-demo", slots=SLOTS, backlog=CLIENTS, aging_s=3600)
     site.configure("router", "limits", deadline_s=3600)
+    # room for all of these tests, and a refill of ten tokens a second
+    site.configure("router", "quotas", default={"tokens_per_min": 600, "burst_s": 86_400})
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,7 @@ async def ask_all(
 
 async def test_backlog_and_slots_and_one_more_at_once_are_exactly_one_429(lanes: Site) -> None:
     before = lanes.statistics("edge")
-    bodies = [(body(n, 60), {"cache-control": "no-store"}) for n in range(BACKLOG + SLOTS + 1)]
+    bodies = [(body(n, 150), {"cache-control": "no-store"}) for n in range(BACKLOG + SLOTS + 1)]
     answers = [answer for answer, _ in await ask_all(lanes, bodies)]
 
     refused = [answer for answer in answers if answer.status_code == 429]
@@ -83,13 +87,18 @@ async def test_backlog_and_slots_and_one_more_at_once_are_exactly_one_429(lanes:
 
 async def test_batch_waits_for_interactive_work_but_not_for_all_of_it(lanes: Site) -> None:
     """With a backlog of interactive work throughout, batch gets about its share, and interactive work most."""
-    urgent = [(body(n, 40), {"x-priority": "interactive", "cache-control": "no-store"}) for n in range(24)]
-    patient = [(body(n, 40), {"x-priority": "batch", "cache-control": "no-store"}) for n in range(100, 104)]
-    answers = await ask_all(lanes, [*urgent, *patient])
+    urgent = [(body(n, 100), {"x-priority": "interactive", "cache-control": "no-store"}) for n in range(24)]
+    patient = [(body(n, 100), {"x-priority": "batch", "cache-control": "no-store"}) for n in range(100, 104)]
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(ask_all(lanes, urgent))
+        while (await asyncio.to_thread(lanes.lane, "edge-demo")).backlog < len(urgent) // 2:
+            assert not first.done()
+        later = await ask_all(lanes, patient)
+    answers = [*first.result(), *later]
 
     assert all(answer.status_code == 200 for answer, _ in answers)
-    urgent_ends = sorted(at for _, at in answers[: len(urgent)])
-    patient_ends = sorted(at for _, at in answers[len(urgent) :])
+    urgent_ends = sorted(at for _, at in first.result())
+    patient_ends = sorted(at for _, at in later)
     assert patient_ends[0] < urgent_ends[-1], "batch starved until the last interactive answer was there"
     assert urgent_ends[len(urgent) // 2] < patient_ends[-1], "batch went before interactive work"
 
@@ -120,3 +129,29 @@ def test_who_vanishes_from_slot_or_backlog_leaves_nothing_in_lane_or_target(lane
     assert lanes.statistics("cloud") == zero, "something still runs"
     assert zero.started - before.started < CLIENTS / 2, "work began for those who were gone"
     assert zero.started_late == 0
+
+
+async def test_a_quota_is_settled_by_what_the_target_used_and_a_hit_costs_nothing(lanes: Site) -> None:
+    asked = {**body(9000, 150), "max_tokens": 400, "response_format": {"type": "text"}}
+
+    def left(answer: httpx.Response) -> int:
+        return int(answer.headers["x-ratelimit-remaining-tokens"])
+
+    async with httpx.AsyncClient(base_url=lanes.url, timeout=60) as client:
+
+        async def look() -> int:
+            return left(await client.post("/v1/route", json=asked))
+
+        before = await look()
+        made = await client.post(URL, json=asked)
+        after = await look()
+        hit = await client.post(URL, json=asked)
+        last = await look()
+
+    used = made.json()["usage"]["total_tokens"]
+    assert 0 < used < 200
+    assert made.headers["x-cache"] == "miss"
+    assert hit.headers["x-cache"] == "hit"
+    assert left(made) < before - used, "the estimate is taken while the request is under way"
+    assert used - REFILLED <= before - after <= used
+    assert -REFILLED <= after - last <= 0
