@@ -13,7 +13,6 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Sequence
-from math import sqrt
 from pathlib import Path
 
 import click
@@ -23,6 +22,7 @@ import numpy as np
 from edge.engine.files import replace_file
 from loadtests.bench import Row, report
 from loadtests.guard_trials import Judged, Passed, Trial, Trials, Vectors, join
+from router.cache.evidence import wilson
 from router.cache.guard import Guard
 from router.cache.guard.judge import Judge
 from router.cache.guard.lexicon import Lexicon
@@ -40,14 +40,6 @@ FEWEST_QUESTIONS, MOST_WRONG = 5000, 0.001
 KEPT = 0.98
 MOST_CALL_MS = 1.0
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d]+|[^\w\s.,;:?!'\"-]")
-
-
-def wilson_upper(wrong: int, total: int) -> float:
-    """Upper end of Wilson's 95% interval (https://doi.org/10.1080/01621459.1927.10502953)."""
-    z, share = 1.959964, wrong / total
-    return (share + z * z / (2 * total) + z * sqrt(share * (1 - share) / total + z * z / (4 * total * total))) / (
-        1 + z * z / total
-    )
 
 
 def calibrate(name: str, trial: Trial, *, judged: bool) -> Similarity:
@@ -73,7 +65,7 @@ def judge_part(part: Part, name: str, similarity: float, trials: Trials, vectors
     must = part is Part.PROOF
     hits, recall = trial.hard.hits(similarity), float(trial.same.hits(similarity).mean())
     wrong, total = int(hits.sum()), len(hits)
-    bound, plain = wilson_upper(wrong, total), trial.hard.cosines >= trial.plain_threshold(recall)
+    bound, plain = wilson(wrong, total).high, trial.hard.cosines >= trial.plain_threshold(recall)
     title = f"{name}, {part} part{'' if must else ' (fitted to)'}"
     rows = [
         Row(f"{title}: similarity", f"{similarity:.2f}", "-", holds=True),

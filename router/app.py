@@ -1,11 +1,12 @@
 """Assembly: the only module that knows every other."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from litestar import Litestar
 
@@ -13,7 +14,7 @@ from edge.engine.errors import EngineError
 from edge.engine.settings import ConfigError
 from edge.engine.template import ChatTemplate, TemplateError
 from edge.serving import Drain, running
-from router.admission import load_admission
+from router.admission import Admission, load_admission
 from router.api.cache import cache_routes
 from router.api.canaries import canary_routes
 from router.api.chat import chat_routes
@@ -52,7 +53,7 @@ from router.lane_metrics import LaneCollector
 from router.lanes import Lanes
 from router.metering import Meter
 from router.pipeline import Pipeline, answer_anew
-from router.policy import make_policy
+from router.policy import Policy, make_policy
 from router.routing_metrics import PolicyCollector, RoutingMetrics
 from router.scoring import Scorer, UnknownScorer
 from router.scoring.service import ScoringService
@@ -63,6 +64,29 @@ if TYPE_CHECKING:
     from router.tracing import Tracing
 
 _logger = logging.getLogger(__name__)
+Job = Coroutine[Any, Any, None]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What is made of the configuration before anything is opened, so that a mistake in a file stops the start."""
+
+    config: Config
+    drain: Drain
+    admission: Admission
+    telemetry: Telemetry
+    routing_metrics: RoutingMetrics
+    records: TieredRecords
+    vectors: EmbeddingCache | None
+    embedder: Embedder | None
+    scorer: Scorer
+    semantic: SemanticCache | None
+    policy: Policy
+    canaries: Canaries
+    lanes: Lanes
+    steering: Steering
+    backend_makers: Mapping[str, Callable[[], Backend]]
+    make_tracing: "Callable[[], Tracing] | None"
 
 
 def create_app(config: Config, drain: Drain) -> Litestar:
@@ -71,87 +95,12 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     Raises:
         ConfigError: a file that the configuration names is wrong.
     """
-    admission = load_admission(config.keys_file)
-    make_tracing = _tracing_maker(config)
-    makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
-    telemetry = Telemetry()
-    metrics = RoutingMetrics(telemetry)
-    records = TieredRecords(config.cache.tiers, telemetry)
-    vectors = EmbeddingCache(records, config.cache.embedding, telemetry) if config.cache.embedding.enabled else None
-    embedder = _make_embedder(config, telemetry, vectors)
-    scorer = _make_scorer(config, telemetry, embedder)
-    semantic = _make_semantic(config, telemetry, embedder, records)
-    policy = make_policy(config)
-    meter = Meter(config.quotas)
-    canaries = Canaries(config.targets, telemetry)
-    lanes = Lanes(config)
-    steering = Steering(config.pressure, lanes.chat)
-    telemetry.registry.register(LaneCollector(lanes.statistics, steering.statistics))
-    telemetry.registry.register(PolicyCollector(policy))
+    parts = _make_parts(config, drain)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            stack.callback(policy.close)  # after the backends: their last calls are settled by then
-            await stack.enter_async_context(records)  # before all who write to it
-            tracing = None
-            if make_tracing is not None:
-                tracing = await stack.enter_async_context(make_tracing())
-                telemetry.registry.register(tracing)
-            backends: dict[str, Backend] = {}
-            for name, make in makers.items():
-                backend = tracing.watch(make(), config.targets[name]) if tracing else make()
-                backends[name] = await stack.enter_async_context(backend)
-            health = Health(backends, config.probe, telemetry, canaries.idle)
-            await health.check()
-            jobs = [health.watch(), telemetry.log.run()]
-            if canaries.watched:
-                jobs.append(canaries.watch())
-            if embedder is not None:
-                await stack.enter_async_context(embedder)
-            if isinstance(scorer, ScoringService):
-                await stack.enter_async_context(scorer)
-                jobs.append(scorer.watch())
-            holder = await stack.enter_async_context(Holder(config.check, telemetry))
-            chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics, steering)
-            dispatcher = Dispatcher(health, chooser, policy, metrics)
-            caller = Caller(backends, lanes.chat, holder)
-            similar = None
-            if semantic is not None and embedder is not None:
-                await stack.enter_async_context(semantic)
-                similar = _make_similar(semantic, embedder, partial(answer_anew, dispatcher, caller), drain, telemetry)
-                jobs += [semantic.learn(), similar.auditor.run()]
-            keys = KeyMaker(Fingerprint(config, scorer, backends))
-            responses = ResponseCache(config.cache.response, records, keys, similar)
-            pipeline = Pipeline(
-                responses,
-                await stack.enter_async_context(Flights()),
-                dispatcher,
-                caller,
-                config.embedding_targets(),
-                EmbeddingCaller(backends, lanes.embedding, config.embedding_models(), vectors),
-                health,
-                policy,
-                canaries,
-            )
-            counted = [cache for cache in (responses, semantic, vectors) if cache is not None]
-            caches = Caches(records, counted, semantic)
-            app.state.service = Service(
-                config=config,
-                admission=admission,
-                chooser=chooser,
-                pipeline=pipeline,
-                health=health,
-                scorer=scorer,
-                telemetry=telemetry,
-                drain=drain,
-                meter=meter,
-                lanes=lanes,
-                steering=steering,
-                canaries=canaries,
-                caches=caches,
-                tracing=tracing,
-            )
+            app.state.service, jobs = await _open(parts, stack)
             async with running(drain, *jobs):
                 yield
 
@@ -163,6 +112,117 @@ def create_app(config: Config, drain: Drain) -> Litestar:
         openapi_config=None,
         logging_config=None,
     )
+
+
+def _make_parts(config: Config, drain: Drain) -> _Parts:
+    admission = load_admission(config.keys_file)
+    make_tracing = _tracing_maker(config)
+    makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
+    telemetry = Telemetry()
+    routing_metrics = RoutingMetrics(telemetry)
+    records = TieredRecords(config.cache.tiers, telemetry)
+    vectors = EmbeddingCache(records, config.cache.embedding, telemetry) if config.cache.embedding.enabled else None
+    embedder = _make_embedder(config, telemetry, vectors)
+    scorer = _make_scorer(config, telemetry, embedder)
+    semantic = _make_semantic(config, telemetry, embedder, records)
+    policy = make_policy(config)
+    canaries = Canaries(config.targets, telemetry)
+    lanes = Lanes(config)
+    steering = Steering(config.pressure, lanes.chat)
+    telemetry.registry.register(LaneCollector(lanes.statistics, steering.statistics))
+    telemetry.registry.register(PolicyCollector(policy))
+    return _Parts(
+        config, drain, admission, telemetry, routing_metrics, records, vectors, embedder, scorer, semantic, policy,
+        canaries, lanes, steering, makers, make_tracing,
+    )  # fmt: skip
+
+
+async def _open(parts: _Parts, stack: AsyncExitStack) -> tuple[Service, list[Job]]:
+    """The service, whose parts `stack` closes, and the jobs that it needs run."""
+    config, telemetry, policy = parts.config, parts.telemetry, parts.policy
+    stack.callback(policy.close)  # after the backends: their last calls are settled by then
+    await stack.enter_async_context(parts.records)  # before all who write to it
+    tracing = await _open_tracing(parts, stack)
+    backends = await _open_backends(parts, tracing, stack)
+    health = Health(backends, config.probe, telemetry, parts.canaries.idle)
+    await health.check()
+    jobs: list[Job] = [health.watch(), telemetry.log.run(), *await _open_scoring(parts, stack)]
+    if parts.canaries.watched:
+        jobs.append(parts.canaries.watch())
+    metrics = parts.routing_metrics
+    chooser = Chooser(config.chat_targets(), health, parts.scorer, policy, config.check, metrics, parts.steering)
+    dispatcher = Dispatcher(health, chooser, policy, metrics)
+    holder = await stack.enter_async_context(Holder(config.check, telemetry))
+    caller = Caller(backends, parts.lanes.chat, holder)
+    similar = await _open_similar(parts, partial(answer_anew, dispatcher, caller), stack)
+    if similar is not None:
+        jobs += [similar.cache.learn(), similar.auditor.run()]
+    keys = KeyMaker(Fingerprint(config, parts.scorer, backends))
+    responses = ResponseCache(config.cache.response, parts.records, keys, similar)
+    embedding_caller = EmbeddingCaller(backends, parts.lanes.embedding, config.embedding_models(), parts.vectors)
+    flights = await stack.enter_async_context(Flights())
+    pipeline = Pipeline(
+        responses, flights, dispatcher, caller, config.embedding_targets(), embedding_caller, health, policy,
+        parts.canaries,
+    )  # fmt: skip
+    counted = [cache for cache in (responses, parts.semantic, parts.vectors) if cache is not None]
+    caches = Caches(parts.records, counted, parts.semantic)
+    service = Service(
+        config=config,
+        admission=parts.admission,
+        chooser=chooser,
+        pipeline=pipeline,
+        health=health,
+        scorer=parts.scorer,
+        telemetry=telemetry,
+        drain=parts.drain,
+        meter=Meter(config.quotas),
+        lanes=parts.lanes,
+        steering=parts.steering,
+        canaries=parts.canaries,
+        caches=caches,
+        tracing=tracing,
+    )
+    return service, jobs
+
+
+async def _open_tracing(parts: _Parts, stack: AsyncExitStack) -> "Tracing | None":
+    if parts.make_tracing is None:
+        return None
+    tracing = await stack.enter_async_context(parts.make_tracing())
+    parts.telemetry.registry.register(tracing)
+    return tracing
+
+
+async def _open_backends(parts: _Parts, tracing: "Tracing | None", stack: AsyncExitStack) -> dict[str, Backend]:
+    backends: dict[str, Backend] = {}
+    for name, make in parts.backend_makers.items():
+        backend = tracing.watch(make(), parts.config.targets[name]) if tracing else make()
+        backends[name] = await stack.enter_async_context(backend)
+    return backends
+
+
+async def _open_scoring(parts: _Parts, stack: AsyncExitStack) -> list[Job]:
+    """Embedder and scorer, as far as there are; the scorer's job."""
+    if parts.embedder is not None:
+        await stack.enter_async_context(parts.embedder)
+    if not isinstance(parts.scorer, ScoringService):
+        return []
+    await stack.enter_async_context(parts.scorer)
+    return [parts.scorer.watch()]
+
+
+async def _open_similar(
+    parts: _Parts, answer: Callable[[Plan], Awaitable[str]], stack: AsyncExitStack
+) -> SimilarAnswers | None:
+    """Audits run while no request does; what they embed is an answer, to whatever data, and so stays on site."""
+    semantic, embedder, drain = parts.semantic, parts.embedder, parts.drain
+    if semantic is None or embedder is None:
+        return None
+    await stack.enter_async_context(semantic)
+    embed = partial(embedder.embed, tenant="", on_site=True)
+    auditor = Auditor(answer, embed, lambda: not drain.busy(), semantic.judge, parts.telemetry)
+    return SimilarAnswers(semantic, embedder.embed, auditor)
 
 
 def _make_embedder(config: Config, telemetry: Telemetry, cache: EmbeddingCache | None) -> Embedder | None:
@@ -194,19 +254,6 @@ def _make_guard(judge: Path | None) -> Guard:
         return Guard.open(judge)
     except EngineError as exc:
         raise ConfigError(f"cache.semantic.judge: {exc}") from exc
-
-
-def _make_similar(
-    semantic: SemanticCache,
-    embedder: Embedder,
-    answer: Callable[[Plan], Awaitable[str]],
-    drain: Drain,
-    telemetry: Telemetry,
-) -> SimilarAnswers:
-    """Audits run while no request does; what they embed is an answer, to whatever data, and so stays on site."""
-    embed = partial(embedder.embed, tenant="", on_site=True)
-    auditor = Auditor(answer, embed, lambda: not drain.busy(), semantic.judge, telemetry)
-    return SimilarAnswers(semantic, embedder.embed, auditor)
 
 
 def _make_scorer(config: Config, telemetry: Telemetry, embedder: Embedder | None) -> Scorer:
