@@ -62,7 +62,9 @@ class Misses:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job(Generic[Item, Result]):
+class Job(Generic[Item, Result]):
+    """An item, what is to be done with it, and who waits for the outcome."""
+
     work: Work[Item, Result]
     item: Item
     outcome: asyncio.Future[Result]
@@ -90,7 +92,7 @@ class BatchThreads:
         self._patience_s = patience_s
         self._most_waiting = waiting
         self._waiting = 0
-        self._jobs: SimpleQueue[_Job[Any, Any] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Job[Any, Any] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(threads)
         ]
@@ -120,7 +122,7 @@ class BatchThreads:
         # a timer of our own: asyncio.timeout costs several times as much
         timer = self._loop.call_later(self._patience_s, _give_up, outcome)
         self._waiting += 1
-        self._jobs.put(_Job(work, item, outcome))
+        self._jobs.put(Job(work, item, outcome))
         try:
             return await outcome
         finally:
@@ -136,9 +138,9 @@ class BatchThreads:
             for work, jobs in groupby(batch, key=lambda job: job.work):
                 self._finish(work, [job for job in jobs if not job.outcome.done()])
 
-    def _gather(self) -> list[_Job[Any, Any]]:
+    def _gather(self) -> list[Job[Any, Any]]:
         """What else waits already."""
-        more: list[_Job[Any, Any]] = []
+        more: list[Job[Any, Any]] = []
         while len(more) < self._most - 1:
             try:
                 job = self._jobs.get_nowait()
@@ -150,18 +152,19 @@ class BatchThreads:
             more.append(job)
         return more
 
-    def _finish(self, work: Work[Any, Any], jobs: list[_Job[Any, Any]]) -> None:
+    def _finish(self, work: Work[Any, Any], jobs: list[Job[Any, Any]]) -> None:
         if not jobs:
             return
         try:
             results = list(zip(jobs, work([job.item for job in jobs]), strict=True))
         except Exception as exc:  # noqa: BLE001 - whoever waits for the results gets it
-            self._loop.call_soon_threadsafe(_fail, jobs, exc)
+            self._loop.call_soon_threadsafe(fail, jobs, exc)
         else:
-            self._loop.call_soon_threadsafe(_deliver, results)
+            self._loop.call_soon_threadsafe(deliver, results)
 
 
-def _deliver(results: list[tuple[_Job[Any, Any], Any]]) -> None:
+def deliver(results: list[tuple[Job[Any, Any], Any]]) -> None:
+    """Each result to its owner, if that still waits."""
     for job, result in results:
         if not job.outcome.done():
             job.outcome.set_result(result)
@@ -172,7 +175,8 @@ def _give_up(outcome: asyncio.Future[Any]) -> None:
         outcome.set_exception(LateError())
 
 
-def _fail(jobs: list[_Job[Any, Any]], exc: Exception) -> None:
+def fail(jobs: Sequence[Job[Any, Any]], exc: Exception) -> None:
+    """The same failure to every owner."""
     for job in jobs:
         if not job.outcome.done():
             job.outcome.set_exception(exc)

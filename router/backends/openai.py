@@ -1,19 +1,16 @@
 """
 `edge/`, or any OpenAI-compatible server, over HTTP.
 
-httpx's types at the seam, requests handed straight to its aiohttp transport: measured several times faster than
-`httpx.AsyncClient`, whose per-request layers (redirects, cookies, auth flows) nothing here needs.
+httpx's types at the seam, requests handed straight to a transport: `httpx.AsyncClient`'s layers (redirects, cookies,
+auth flows) cost several times as much, and nothing here needs them.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Self
+from typing import Any, Self, cast
 
-import aiohttp
 import httpx
 import msgspec
-from httpx_aiohttp import AiohttpTransport
 
 from edge import wire
 from router.backends import join_versions, remaining_s
@@ -27,6 +24,7 @@ from router.backends.openai_bodies import (
     say_sampling,
     say_turn,
 )
+from router.backends.transport import PooledTransport
 from router.config import OpenAITarget
 from router.errors import (
     BackendError,
@@ -46,6 +44,7 @@ from router.query import (
     Query,
 )
 
+_CHAT, _TEXT, _EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 _DATA = b"data:"
 _DONE = b"[DONE]"
 _LONGEST_EVENT_BYTES = 8 * 1024 * 1024
@@ -61,7 +60,8 @@ class OpenAIBackend:
         self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
         if key is not None:
             self._headers["authorization"] = f"Bearer {key}"
-        self._transport = AiohttpTransport(limits=httpx.Limits(max_connections=config.connections))
+        self._transport = PooledTransport(httpx.URL(config.url), config.connections)
+        self._urls = {path: httpx.URL(config.url + path) for path in (_CHAT, _TEXT, _EMBEDDINGS, config.ready_path)}
         self._encode = msgspec.json.Encoder().encode
         self._chat = msgspec.json.Decoder(wire.ChatCompletion)
         self._text = msgspec.json.Decoder(wire.TextCompletion)
@@ -81,11 +81,10 @@ class OpenAIBackend:
 
     async def complete(self, query: Query) -> Completion:
         """All answers, whole."""
-        url, body = self._request(query, stream=False)
+        path, body = self._request(query, stream=False)
         with http_errors(self._name):
-            async with self._post(url, body, query) as response:
-                async with asyncio.timeout(remaining_s(query.deadline)):
-                    content = await response.aread()
+            async with self._post(path, body, query) as response:
+                content = await response.aread()
             if isinstance(query.prompt, Conversation):
                 chat = self._chat.decode(content)
                 return Completion([read_chat_choice(choice) for choice in chat.choices], read_usage(chat.usage))
@@ -94,16 +93,11 @@ class OpenAIBackend:
 
     async def stream(self, query: Query) -> AsyncGenerator[Delta, None]:
         """The answers piece by piece."""
-        url, body = self._request(query, stream=True)
+        path, body = self._request(query, stream=True)
         read = self._read_chat if isinstance(query.prompt, Conversation) else self._read_text
         with http_errors(self._name):
-            async with self._post(url, body, query) as response:
-                events = _events(response)
-                while True:
-                    async with asyncio.timeout(remaining_s(query.deadline)):
-                        event = await anext(events, None)
-                    if event is None:
-                        return
+            async with self._post(path, body, query) as response:
+                async for event in _events(response):
                     for delta in read(event):
                         yield delta
 
@@ -111,9 +105,8 @@ class OpenAIBackend:
         """One vector an input."""
         body = {"model": self._config.embedding_model, "input": query.inputs, "encoding_format": "base64"}
         with http_errors(self._name):
-            async with self._post("/v1/embeddings", body, query) as response:
-                async with asyncio.timeout(remaining_s(query.deadline)):
-                    answer = self._embedding.decode(await response.aread())
+            async with self._post(_EMBEDDINGS, body, query) as response:
+                answer = self._embedding.decode(await response.aread())
             data = sorted(answer.data, key=lambda one: one.index)
             if len(data) != len(query.inputs):
                 raise BackendError(f"{self._name} sent {len(data)} vectors for {len(query.inputs)} inputs.")
@@ -124,7 +117,13 @@ class OpenAIBackend:
 
     async def ready(self) -> bool:
         """Whether the server says that it is ready."""
-        request = httpx.Request("GET", self._config.url + self._config.ready_path, headers=self._headers)
+        # health's own limit ends a probe that takes too long
+        request = httpx.Request(
+            "GET",
+            self._urls[self._config.ready_path],
+            headers=self._headers,
+            extensions={"timeout": {"connect": self._config.connect_s, "read": None, "pool": None}},
+        )
         try:
             with http_errors(self._name):
                 response = await self._transport.handle_async_request(request)
@@ -144,15 +143,15 @@ class OpenAIBackend:
             body["messages"] = [say_turn(m.role, m.text, m.name) for m in query.prompt.messages]
             if p.logprobs:
                 body |= {"logprobs": True, "top_logprobs": p.top_logprobs}
-            return "/v1/chat/completions", body
+            return _CHAT, body
         body["prompt"] = query.prompt.texts
         if p.logprobs:
             body["logprobs"] = p.top_logprobs
-        return "/v1/completions", body
+        return _TEXT, body
 
     @asynccontextmanager
     async def _post(
-        self, url: str, body: dict[str, Any], query: Query | EmbeddingQuery
+        self, path: str, body: dict[str, Any], query: Query | EmbeddingQuery
     ) -> AsyncIterator[httpx.Response]:
         """The response once its head says success; the body is the caller's to read, within the deadline."""
         left_s = remaining_s(query.deadline)
@@ -171,17 +170,15 @@ class OpenAIBackend:
         }
         request = httpx.Request(
             "POST",
-            self._config.url + url,
+            self._urls[path],
             headers=headers,
             content=self._encode(body),
             extensions={"timeout": timeout},
         )
-        async with asyncio.timeout(left_s):
-            response = await self._transport.handle_async_request(request)
+        response = await self._transport.handle_async_request(request)
         try:
             if not response.is_success:
-                async with asyncio.timeout(left_s):
-                    raise _refusal(self._name, response.status_code, await response.aread())
+                raise _refusal(self._name, response.status_code, await response.aread())
             # an edge that was restarted between two probes answers as what it is now
             self._said = response.headers.get(wire.MODEL_VERSION, self._said)
             yield response
@@ -211,7 +208,7 @@ class OpenAIBackend:
 
 @contextmanager
 def http_errors(name: str) -> Iterator[None]:
-    """The one door through which httpx's, aiohttp's and msgspec's errors enter.
+    """The one door through which httpx's and msgspec's errors enter.
 
     Raises:
         BackendError: or one below it, or `OverloadedError`.
@@ -222,7 +219,7 @@ def http_errors(name: str) -> Iterator[None]:
         raise UnavailableError(f"{name} cannot be reached.") from exc
     except (TimeoutError, httpx.TimeoutException) as exc:
         raise DeadlineError(f"{name} did not answer within the request's deadline.") from exc
-    except (httpx.HTTPError, aiohttp.ClientError, OSError) as exc:
+    except (httpx.HTTPError, OSError) as exc:
         raise BackendError(f"{name} broke the connection off.") from exc
     except (msgspec.MsgspecError, ValueError) as exc:
         raise BackendError(f"{name} sent an answer we cannot read: {exc}.") from exc
@@ -235,7 +232,8 @@ async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
         BackendError: an `error` event, an oversized one, or an end without `[DONE]`.
     """
     buffer = bytearray()
-    async for piece in response.aiter_raw():
+    # httpx's own ways to read add a generator each
+    async for piece in cast("httpx.AsyncByteStream", response.stream):
         buffer += piece
         if len(buffer) > _LONGEST_EVENT_BYTES:
             raise BackendError("The target sent an event that is too long.")
