@@ -41,10 +41,13 @@ from router.query import (
     EmbeddingQuery,
     Embeddings,
     Finish,
+    Priority,
     Query,
 )
 
 _CHAT, _TEXT, _EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+_VERSION = wire.MODEL_VERSION.lower().encode()
+_PRIORITIES = {priority: priority.value.encode() for priority in Priority}
 _DATA = b"data:"
 _DONE = b"[DONE]"
 _LONGEST_EVENT_BYTES = 8 * 1024 * 1024
@@ -57,9 +60,10 @@ class OpenAIBackend:
         self._name = name
         self._config = config
         self._said = ""
-        self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        host = httpx.URL(config.url).netloc
+        self._headers = [(b"host", host), (b"content-type", b"application/json"), (b"accept-encoding", b"identity")]
         if key is not None:
-            self._headers["authorization"] = f"Bearer {key}"
+            self._headers.append((b"authorization", f"Bearer {key}".encode()))
         self._transport = PooledTransport(httpx.URL(config.url), config.connections)
         self._urls = {path: httpx.URL(config.url + path) for path in (_CHAT, _TEXT, _EMBEDDINGS, config.ready_path)}
         self._encode = msgspec.json.Encoder().encode
@@ -84,7 +88,7 @@ class OpenAIBackend:
         path, body = self._request(query, stream=False)
         with http_errors(self._name):
             async with self._post(path, body, query) as response:
-                content = await response.aread()
+                content = await _read(response)
             if isinstance(query.prompt, Conversation):
                 chat = self._chat.decode(content)
                 return Completion([read_chat_choice(choice) for choice in chat.choices], read_usage(chat.usage))
@@ -106,7 +110,7 @@ class OpenAIBackend:
         body = {"model": self._config.embedding_model, "input": query.inputs, "encoding_format": "base64"}
         with http_errors(self._name):
             async with self._post(_EMBEDDINGS, body, query) as response:
-                answer = self._embedding.decode(await response.aread())
+                answer = self._embedding.decode(await _read(response))
             data = sorted(answer.data, key=lambda one: one.index)
             if len(data) != len(query.inputs):
                 raise BackendError(f"{self._name} sent {len(data)} vectors for {len(query.inputs)} inputs.")
@@ -131,7 +135,7 @@ class OpenAIBackend:
         except RouterError:
             return False
         if response.is_success:
-            self._said = response.headers.get(wire.MODEL_VERSION, "")
+            self._said = _find_version(response)
         return response.is_success
 
     def _request(self, query: Query, *, stream: bool) -> tuple[str, dict[str, Any]]:
@@ -155,14 +159,16 @@ class OpenAIBackend:
     ) -> AsyncIterator[httpx.Response]:
         """The response once its head says success; the body is the caller's to read, within the deadline."""
         left_s = remaining_s(query.deadline)
-        headers = {
-            **self._headers,
-            **query.trace_headers,
-            "x-request-id": query.request_id,
-            "x-priority": query.priority.value,
-        }
+        content = self._encode(body)
+        headers = [
+            *self._headers,
+            (b"content-length", b"%d" % len(content)),
+            (b"x-request-id", query.request_id.encode()),
+            (b"x-priority", _PRIORITIES[query.priority]),
+            *[(name.encode(), value.encode()) for name, value in query.trace_headers.items()],
+        ]
         if left_s is not None:
-            headers["x-deadline-ms"] = str(int(left_s * 1e3))
+            headers.append((b"x-deadline-ms", b"%d" % (left_s * 1e3)))
         timeout = {
             "connect": min(self._config.connect_s, left_s or self._config.connect_s),
             "read": left_s,
@@ -172,18 +178,18 @@ class OpenAIBackend:
             "POST",
             self._urls[path],
             headers=headers,
-            content=self._encode(body),
+            stream=httpx.ByteStream(content),  # as `content` httpx would look for headers to add
             extensions={"timeout": timeout},
         )
         response = await self._transport.handle_async_request(request)
         try:
             if not response.is_success:
-                raise _refusal(self._name, response.status_code, await response.aread())
+                raise _refusal(self._name, response.status_code, await _read(response))
             # an edge that was restarted between two probes answers as what it is now
-            self._said = response.headers.get(wire.MODEL_VERSION, self._said)
+            self._said = _find_version(response) or self._said
             yield response
         finally:
-            await response.aclose()
+            await _stream(response).aclose()
 
     def _read_chat(self, event: bytes) -> Iterator[Delta]:
         chunk = self._chat_chunk.decode(event)
@@ -232,8 +238,7 @@ async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
         BackendError: an `error` event, an oversized one, or an end without `[DONE]`.
     """
     buffer = bytearray()
-    # httpx's own ways to read add a generator each
-    async for piece in cast("httpx.AsyncByteStream", response.stream):
+    async for piece in _stream(response):
         buffer += piece
         if len(buffer) > _LONGEST_EVENT_BYTES:
             raise BackendError("The target sent an event that is too long.")
@@ -248,6 +253,20 @@ async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
             if data:
                 yield data
     raise BackendError("The target's stream broke off before its end.")
+
+
+def _stream(response: httpx.Response) -> httpx.AsyncByteStream:
+    """The body as it comes: httpx's own ways to read it put a generator each around that."""
+    return cast("httpx.AsyncByteStream", response.stream)
+
+
+async def _read(response: httpx.Response) -> bytes:
+    return b"".join([piece async for piece in _stream(response)])
+
+
+def _find_version(response: httpx.Response) -> str:
+    """What the server says of its models, if it does."""
+    return next((value.decode("latin-1") for name, value in response.headers.raw if name.lower() == _VERSION), "")
 
 
 def _refusal(name: str, status: int, content: bytes) -> RouterError:

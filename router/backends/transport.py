@@ -8,7 +8,7 @@ client session, cookies, redirects, decompression or tracing, and one timer a ca
 import asyncio
 from collections import deque
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import httpx
 
@@ -37,7 +37,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """See httpx. An answer that came at once is read already."""
+        """See httpx. `request.stream` is bytes that are there; its headers have to be complete."""
         limits: Limits = request.extensions["timeout"]
         call = _say(request)
         connection = self._find_idle() or await self._wait_or_open(limits)
@@ -47,8 +47,6 @@ class PooledTransport(httpx.AsyncBaseTransport):
         except BaseException:
             await answer.aclose()
             raise
-        if answer.complete:
-            return httpx.Response(answer.status, headers=answer.headers, content=answer.take(), request=request)
         return httpx.Response(answer.status, headers=answer.headers, stream=answer, request=request)
 
     async def aclose(self) -> None:
@@ -145,4 +143,4 @@ def _say(request: httpx.Request) -> bytes:
     head = b"\r\n".join(lines)
     if head.count(b"\r") != len(headers) or head.count(b"\n") != len(headers):
         raise httpx.LocalProtocolError("A header's value holds a line's end.")
-    return b"%s\r\n\r\n%s" % (head, request.content)
+    return b"%s\r\n\r\n%s" % (head, b"".join(cast("httpx.SyncByteStream", request.stream)))
