@@ -1,8 +1,8 @@
 """What operators see: Prometheus metrics and one JSON log line a request. Prompts and keys never enter here."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -43,14 +43,9 @@ class Stopwatch:
         """A context whose duration counts as waiting for a backend, but for what of it is queueing."""
         return BackendWait(self)
 
-    @contextmanager
-    def wait_queue(self) -> Iterator[None]:
+    def wait_queue(self) -> "QueueWait":
         """A context whose duration counts as queueing."""
-        entered = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.queue_s += time.perf_counter() - entered
+        return QueueWait(self)
 
 
 class BackendWait:
@@ -68,6 +63,21 @@ class BackendWait:
     def __exit__(self, *_: object) -> None:
         watch = self._watch
         watch.backend_s += time.perf_counter() - self._entered - (watch.queue_s - self._queued_s)
+
+
+class QueueWait:
+    """See `Stopwatch.wait_queue`."""
+
+    __slots__ = ("_entered", "_watch")
+
+    def __init__(self, watch: Stopwatch) -> None:
+        self._watch = watch
+
+    def __enter__(self) -> None:
+        self._entered = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._watch.queue_s += time.perf_counter() - self._entered
 
 
 class Telemetry:

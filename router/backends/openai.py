@@ -6,7 +6,7 @@ auth flows) cost several times as much, and nothing here needs them.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing
 from typing import Any, Self, cast
 
 import httpx
@@ -60,6 +60,7 @@ class OpenAIBackend:
         self._name = name
         self._config = config
         self._said = ""
+        self._errors = HttpErrors(name)
         host = httpx.URL(config.url).netloc
         self._headers = [(b"host", host), (b"content-type", b"application/json"), (b"accept-encoding", b"identity")]
         if key is not None:
@@ -86,9 +87,9 @@ class OpenAIBackend:
     async def complete(self, query: Query) -> Completion:
         """All answers, whole."""
         path, body = self._request(query, stream=False)
-        with http_errors(self._name):
-            async with self._post(path, body, query) as response:
-                content = await _read(response)
+        with self._errors:
+            async with aclosing(await self._post(path, body, query)) as stream:
+                content = await _read(stream)
             if isinstance(query.prompt, Conversation):
                 chat = self._chat.decode(content)
                 return Completion([read_chat_choice(choice) for choice in chat.choices], read_usage(chat.usage))
@@ -99,18 +100,18 @@ class OpenAIBackend:
         """The answers piece by piece."""
         path, body = self._request(query, stream=True)
         read = self._read_chat if isinstance(query.prompt, Conversation) else self._read_text
-        with http_errors(self._name):
-            async with self._post(path, body, query) as response:
-                async for event in _events(response):
+        with self._errors:
+            async with aclosing(await self._post(path, body, query)) as pieces:
+                async for event in _events(pieces):
                     for delta in read(event):
                         yield delta
 
     async def embed(self, query: EmbeddingQuery) -> Embeddings:
         """One vector an input."""
         body = {"model": self._config.embedding_model, "input": query.inputs, "encoding_format": "base64"}
-        with http_errors(self._name):
-            async with self._post(_EMBEDDINGS, body, query) as response:
-                answer = self._embedding.decode(await _read(response))
+        with self._errors:
+            async with aclosing(await self._post(_EMBEDDINGS, body, query)) as stream:
+                answer = self._embedding.decode(await _read(stream))
             data = sorted(answer.data, key=lambda one: one.index)
             if len(data) != len(query.inputs):
                 raise BackendError(f"{self._name} sent {len(data)} vectors for {len(query.inputs)} inputs.")
@@ -129,7 +130,7 @@ class OpenAIBackend:
             extensions={"timeout": {"connect": self._config.connect_s, "read": None, "pool": None}},
         )
         try:
-            with http_errors(self._name):
+            with self._errors:
                 response = await self._transport.handle_async_request(request)
                 await response.aclose()
         except RouterError:
@@ -153,11 +154,8 @@ class OpenAIBackend:
             body["logprobs"] = p.top_logprobs
         return _TEXT, body
 
-    @asynccontextmanager
-    async def _post(
-        self, path: str, body: dict[str, Any], query: Query | EmbeddingQuery
-    ) -> AsyncIterator[httpx.Response]:
-        """The response once its head says success; the body is the caller's to read, within the deadline."""
+    async def _post(self, path: str, body: dict[str, Any], query: Query | EmbeddingQuery) -> httpx.AsyncByteStream:
+        """The answer's body, once its head says success: the caller's to read, within the deadline, and to close."""
         left_s = remaining_s(query.deadline)
         content = self._encode(body)
         headers = [
@@ -182,14 +180,14 @@ class OpenAIBackend:
             extensions={"timeout": timeout},
         )
         response = await self._transport.handle_async_request(request)
-        try:
-            if not response.is_success:
-                raise _refusal(self._name, response.status_code, await _read(response))
-            # an edge that was restarted between two probes answers as what it is now
-            self._said = _find_version(response) or self._said
-            yield response
-        finally:
-            await _stream(response).aclose()
+        # not through the response, whose own ways to read put a generator each around that
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        if not response.is_success:
+            async with aclosing(stream):
+                raise _refusal(self._name, response.status_code, await _read(stream))
+        # an edge that was restarted between two probes answers as what it is now
+        self._said = _find_version(response) or self._said
+        return stream
 
     def _read_chat(self, event: bytes) -> Iterator[Delta]:
         chunk = self._chat_chunk.decode(event)
@@ -212,33 +210,41 @@ class OpenAIBackend:
             yield Delta(0, usage=read_usage(chunk.usage))
 
 
-@contextmanager
-def http_errors(name: str) -> Iterator[None]:
-    """The one door through which httpx's and msgspec's errors enter.
-
-    Raises:
-        BackendError: or one below it, or `OverloadedError`.
+class HttpErrors:
+    """The one door through which httpx's and msgspec's errors enter: a context that raises `BackendError`, or one below
+    it, in their place.
     """
-    try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-        raise UnavailableError(f"{name} cannot be reached.") from exc
-    except (TimeoutError, httpx.TimeoutException) as exc:
-        raise DeadlineError(f"{name} did not answer within the request's deadline.") from exc
-    except (httpx.HTTPError, OSError) as exc:
-        raise BackendError(f"{name} broke the connection off.") from exc
-    except (msgspec.MsgspecError, ValueError) as exc:
-        raise BackendError(f"{name} sent an answer we cannot read: {exc}.") from exc
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        match exc:
+            case None:
+                return
+            case httpx.ConnectError() | httpx.ConnectTimeout():
+                raise UnavailableError(f"{self._name} cannot be reached.") from exc
+            case TimeoutError() | httpx.TimeoutException():
+                raise DeadlineError(f"{self._name} did not answer within the request's deadline.") from exc
+            case httpx.HTTPError() | OSError():
+                raise BackendError(f"{self._name} broke the connection off.") from exc
+            case msgspec.MsgspecError() | ValueError():
+                raise BackendError(f"{self._name} sent an answer we cannot read: {exc}.") from exc
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
+async def _events(stream: httpx.AsyncByteStream) -> AsyncIterator[bytes]:
     """The data of each server-sent event (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
     Raises:
         BackendError: an `error` event, an oversized one, or an end without `[DONE]`.
     """
     buffer = bytearray()
-    async for piece in _stream(response):
+    async for piece in stream:
         buffer += piece
         if len(buffer) > _LONGEST_EVENT_BYTES:
             raise BackendError("The target sent an event that is too long.")
@@ -255,13 +261,8 @@ async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
     raise BackendError("The target's stream broke off before its end.")
 
 
-def _stream(response: httpx.Response) -> httpx.AsyncByteStream:
-    """The body as it comes: httpx's own ways to read it put a generator each around that."""
-    return cast("httpx.AsyncByteStream", response.stream)
-
-
-async def _read(response: httpx.Response) -> bytes:
-    return b"".join([piece async for piece in _stream(response)])
+async def _read(stream: httpx.AsyncByteStream) -> bytes:
+    return b"".join([piece async for piece in stream])
 
 
 def _find_version(response: httpx.Response) -> str:
