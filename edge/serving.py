@@ -12,20 +12,24 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from functools import partial
 from types import TracebackType, coroutine
 from typing import Any, Final, TypeVar
 
 import uvicorn
-from litestar.response.streaming import ASGIStreamingResponse
-from litestar.types import ASGIApp, Receive, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 _TICK_S = 0.02
 _CUT_S = 1.0
 _YOUNG_OBJECTS: Final = 20_000
+_STREAM_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
 
 
 class CutError(Exception):
@@ -153,6 +157,7 @@ def serve(app: ASGIApp, drain: Drain, *, host: str, port: int, lead_s: float = 0
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # nothing here asks for the client's address
         date_header=False,
         timeout_graceful_shutdown=1,
     )
@@ -281,29 +286,33 @@ def _go_on(steps: Generator[Any, Any, T], waited_for: Any) -> Generator[Any, Any
             return result
 
 
-class EventStream(ASGIStreamingResponse):
-    """Server-sent events. `release` runs once however the stream ends, also when it never began."""
+class EventStream:
+    """Server-sent events. `release` runs once however the stream ends, also when it never began.
+
+    Litestar's own streaming response would watch for a hang-up beside `until_hang_up`, with two tasks a stream.
+    """
 
     def __init__(
         self,
         events: AsyncGenerator[bytes, None],
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         release: Callable[[], Awaitable[None]],
     ) -> None:
-        super().__init__(
-            iterator=events,
-            headers={**headers, "cache-control": "no-cache", "x-accel-buffering": "no"},
-            media_type="text/event-stream; charset=utf-8",
-            status_code=200,
-        )
         self._events = events
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()] + _STREAM_HEADERS
         self._release = release
 
-    async def send_body(self, send: Send, receive: Receive) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pump the events until they or the client end."""
         try:
+            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
             async with contextlib.aclosing(self._events):
                 with contextlib.suppress(HangUpError):
-                    await until_hang_up(receive, self._stream(send))
+                    await until_hang_up(receive, self._pump(send))
         finally:
             await self._release()
+
+    async def _pump(self, send: Send) -> None:
+        async for event in self._events:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -82,6 +82,7 @@ class Seat:
         self._deadline = deadline
         self._taken = True
         self._late = False
+        self._told = 0
         self._news: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         flight.passengers += 1
@@ -114,17 +115,21 @@ class Seat:
 
     async def for_client(self) -> AsyncGenerator[Delta, None]:
         """All pieces from the first on, each as soon as it is there."""
-        flight, told = self.flight, 0
+        flight = self.flight
         while True:
-            while told < len(flight.deltas):
-                told += 1
-                yield flight.deltas[told - 1]
+            while self._told < len(flight.deltas):
+                self._told += 1
+                yield flight.deltas[self._told - 1]
             if flight.entry is not None:
                 break
             await self._wait()
         if not flight.deltas:  # it was asked for as a whole
             for delta in replay(flight.entry.completion):
                 yield delta
+
+    def has_more(self) -> bool:
+        """Whether the next piece is here already."""
+        return self._told < len(self.flight.deltas)
 
     async def aclose(self) -> None:
         """Leave; when the last one has left, the work has ended."""

@@ -243,15 +243,13 @@ async def _events(stream: httpx.AsyncByteStream) -> AsyncIterator[bytes]:
     Raises:
         BackendError: an `error` event, an oversized one, or an end without `[DONE]`.
     """
-    buffer = bytearray()
+    begun = b""
     async for piece in stream:
-        buffer += piece
-        if len(buffer) > _LONGEST_EVENT_BYTES:
+        *events, begun = (begun + piece).split(b"\n\n")
+        if len(begun) > _LONGEST_EVENT_BYTES:
             raise BackendError("The target sent an event that is too long.")
-        while (end := buffer.find(b"\n\n")) >= 0:
-            event = bytes(buffer[:end])
-            del buffer[: end + 2]
-            data = b"\n".join(line[len(_DATA) :].strip() for line in event.splitlines() if line.startswith(_DATA))
+        for event in events:
+            data = _read_data(event)
             if data == _DONE:
                 return
             if data.startswith(b'{"error"'):
@@ -259,6 +257,12 @@ async def _events(stream: httpx.AsyncByteStream) -> AsyncIterator[bytes]:
             if data:
                 yield data
     raise BackendError("The target's stream broke off before its end.")
+
+
+def _read_data(event: bytes) -> bytes:
+    if event.startswith(_DATA) and b"\n" not in event:
+        return event[len(_DATA) :].strip()
+    return b"\n".join(line[len(_DATA) :].strip() for line in event.splitlines() if line.startswith(_DATA))
 
 
 async def _read(stream: httpx.AsyncByteStream) -> bytes:
