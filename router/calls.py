@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from msgspec.structs import replace
 
@@ -38,7 +37,7 @@ class Caller:
     ) -> Whole:
         """The whole answer."""
         query = reservation.query
-        with paying(reservation) as bill:
+        with Bill(reservation) as bill:
             async with self._lanes[decision.target.name].slot(query, watch) as run:
                 bill.sent = True
                 completion = await self._find(decision).complete(query)
@@ -59,7 +58,7 @@ class Caller:
     async def _stream(self, decision: Decision, reservation: Reservation, watch: Stopwatch) -> Deltas:
         """Begun by its first piece, so that whoever closes it gives back what it holds, the slot last."""
         query, tokens = reservation.query, 0
-        with paying(reservation) as bill:
+        with Bill(reservation) as bill:
             async with (
                 self._lanes[decision.target.name].slot(query, watch) as run,
                 aclosing(self._find(decision).stream(query)) as deltas,
@@ -119,28 +118,29 @@ class CandidBackend:
                     yield delta
 
 
-@dataclass(slots=True)
 class Bill:
-    """What a call used; `sent` once the target was asked, `begun` once it did some work."""
+    """What a call used; `sent` once the target was asked, `begun` once it did some work.
 
-    sent: bool = False
-    begun: bool = False
-    usage: Usage | None = None
+    A context that settles however the call ends; a target that was not asked, or refused the work, is not paid.
+    """
 
+    __slots__ = ("_reservation", "begun", "sent", "usage")
 
-@contextmanager
-def paying(reservation: Reservation) -> Iterator[Bill]:
-    """Settle however the call ends; a target that was not asked, or refused the work, is not paid."""
-    bill = Bill()
-    try:
-        yield bill
-    except BaseException as exc:
-        idle = isinstance(exc, UnavailableError | OverloadedError | RefusedError) and not bill.begun
-        if idle or not bill.sent:
-            reservation.release()
-        raise
-    finally:
-        reservation.settle(bill.usage)
+    def __init__(self, reservation: Reservation) -> None:
+        self._reservation = reservation
+        self.sent = False
+        self.begun = False
+        self.usage: Usage | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        if exc is not None:
+            idle = isinstance(exc, UnavailableError | OverloadedError | RefusedError) and not self.begun
+            if idle or not self.sent:
+                self._reservation.release()
+        self._reservation.settle(self.usage)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from copy import copy
 from typing import Final, Self
 
-from router.backends import remaining_s
 from router.cache.entry import Entry, Stamp, assemble, make_entry, replay
 from router.decision import Decision
 from router.errors import BackendError, DeadlineError
@@ -31,7 +30,7 @@ class Flight:
         self.error: Exception | None = None
         self.passengers = 0
         self.task: asyncio.Task[None] | None = None
-        self._news = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
 
     def begin(self, decision: Decision) -> None:
         """It is settled who answers, and the first pieces are about to come."""
@@ -57,17 +56,21 @@ class Flight:
         self.error = error
         self._end()
 
-    async def wait_news(self) -> None:
-        """Wait for whatever comes next."""
-        await self._news.wait()
+    def expect_news(self) -> asyncio.Future[None]:
+        """Done when whatever comes next is here."""
+        news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(news)
+        return news
 
     def _end(self) -> None:
         self.ended = True
         self._tell()
 
     def _tell(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        waiting, self._waiting = self._waiting, []
+        for news in waiting:
+            if not news.done():
+                news.set_result(None)
 
 
 class Seat:
@@ -78,6 +81,10 @@ class Seat:
         self.leads = leads
         self._deadline = deadline
         self._taken = True
+        self._late = False
+        self._told = 0
+        self._news: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         flight.passengers += 1
 
     @property
@@ -108,11 +115,11 @@ class Seat:
 
     async def for_client(self) -> AsyncGenerator[Delta, None]:
         """All pieces from the first on, each as soon as it is there."""
-        flight, told = self.flight, 0
+        flight = self.flight
         while True:
-            while told < len(flight.deltas):
-                told += 1
-                yield flight.deltas[told - 1]
+            while self._told < len(flight.deltas):
+                self._told += 1
+                yield flight.deltas[self._told - 1]
             if flight.entry is not None:
                 break
             await self._wait()
@@ -120,11 +127,17 @@ class Seat:
             for delta in replay(flight.entry.completion):
                 yield delta
 
+    def has_more(self) -> bool:
+        """Whether the next piece is here already."""
+        return self._told < len(self.flight.deltas)
+
     async def aclose(self) -> None:
         """Leave; when the last one has left, the work has ended."""
         if not self._taken:
             return
         self._taken = False
+        if self._timer is not None:
+            self._timer.cancel()
         flight = self.flight
         flight.passengers -= 1
         if not flight.passengers and not flight.ended and flight.task is not None:
@@ -135,11 +148,19 @@ class Seat:
         if self.flight.error is not None:
             # each passenger gets its own, for its own traceback
             raise copy(self.flight.error) from self.flight.error
-        try:
-            async with asyncio.timeout(remaining_s(self._deadline)):
-                await self.flight.wait_news()
-        except TimeoutError:
-            raise DeadlineError("The answer was not there within the request's deadline.") from None
+        if self._timer is None and self._deadline is not None:  # one for all waits: a timeout for each costs more
+            after_s = self._deadline - time.monotonic()
+            self._timer = asyncio.get_running_loop().call_later(after_s, self._expire)
+        if not self._late:
+            self._news = self.flight.expect_news()
+            await self._news
+        if self._late:
+            raise DeadlineError("The answer was not there within the request's deadline.")
+
+    def _expire(self) -> None:
+        self._late = True
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
 
 Fly = Callable[[Flight], Awaitable[None]]

@@ -21,21 +21,21 @@ class Turn:
     """A slot while it is held."""
 
     def __init__(self, ticket: Ticket, clock: Clock) -> None:
-        self._ticket = ticket
+        self.ticket = ticket
         self._clock = clock
         self.sample: Sample | None = None
 
     @property
     def wait_s(self) -> float:
         """How long it took to get it."""
-        return self._ticket.wait_s
+        return self.ticket.wait_s
 
     def finish(self, work: Work, first_s: float | None = None) -> None:
         """The answer came to its end: what it took, and when its first token came, in seconds since the slot was had.
 
         Without this the slot's time teaches nothing of the target.
         """
-        self.sample = Sample(work, self._clock() - self._ticket.started, first_s)
+        self.sample = Sample(work, self._clock() - self.ticket.started, first_s)
 
 
 class Lane:
@@ -70,16 +70,27 @@ class Lane:
             OverloadedError: refused at once, or displaced while waiting.
             DeadlineError: it became too late to start.
         """
-        ticket = self._slots.offer(demand, self._clock())
-        turn = Turn(ticket, self._clock)
+        turn = await self.take(demand)
         try:
-            if ticket.state is State.WAITING:
-                await self._wait(ticket)
-            self._check(ticket)
             yield turn
         finally:
-            # whatever happened, wherever: a slot that came while its owner left goes to the next
-            self._slots.leave(ticket, self._clock(), turn.sample)
+            self.leave(turn)
+
+    async def take(self, demand: Demand) -> Turn:
+        """A slot, which must be left; otherwise as `slot`."""
+        turn = Turn(self._slots.offer(demand, self._clock()), self._clock)
+        try:
+            if turn.ticket.state is State.WAITING:
+                await self._wait(turn.ticket)
+            self._check(turn.ticket)
+        except BaseException:
+            self.leave(turn)
+            raise
+        return turn
+
+    def leave(self, turn: Turn) -> None:
+        """Whatever happened, wherever: a slot that came while its owner left goes to the next."""
+        self._slots.leave(turn.ticket, self._clock(), turn.sample)
 
     def forecast(self, demand: Demand) -> Forecast:
         """When it would begin and end if it came now."""

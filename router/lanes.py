@@ -1,7 +1,6 @@
 """Every target's lanes: one for what it generates, one for what it embeds, two models with a queue each."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from math import inf
 from time import monotonic
@@ -39,7 +38,7 @@ class Run:
     """A query while it has its slot."""
 
     def __init__(self, turn: Turn, query: Query | EmbeddingQuery, estimator: Estimator) -> None:
-        self._turn = turn
+        self.turn = turn
         self._query = query
         self._estimator = estimator
         self._started = monotonic()
@@ -53,7 +52,7 @@ class Run:
     def finish(self, usage: Usage) -> None:
         """The answer came to its end."""
         self._estimator.learn(self._query, usage)
-        self._turn.finish(Work(usage.prompt_tokens, usage.completion_tokens), self._first_s)
+        self.turn.finish(Work(usage.prompt_tokens, usage.completion_tokens), self._first_s)
 
 
 class TargetLane:
@@ -64,23 +63,29 @@ class TargetLane:
         self._spill = config.spill
         self._estimator = Estimator()
 
-    @asynccontextmanager
-    async def slot(self, query: Query | EmbeddingQuery, watch: Stopwatch) -> AsyncIterator[Run]:
+    def slot(self, query: Query | EmbeddingQuery, watch: Stopwatch) -> "HeldSlot":
         """Hold a slot while the context is open; waiting for it counts as queueing.
 
         Raises:
             OverloadedError: there is no room; `FullError` if no other target may do it either.
             DeadlineError: it became too late to start.
         """
-        async with AsyncExitStack() as stack:
-            try:
-                with watch.wait_queue():
-                    turn = await stack.enter_async_context(self._lane.slot(self._demand(query)))
-            except OverloadedError as exc:
-                if query.priority is not Priority.BATCH or self._spill:
-                    raise
-                raise FullError(str(exc), retry_after_s=exc.retry_after_s) from None
-            yield Run(turn, query, self._estimator)
+        return HeldSlot(self, query, watch)
+
+    async def take(self, query: Query | EmbeddingQuery, watch: Stopwatch) -> Run:
+        """A slot, which must be left; otherwise as `slot`."""
+        try:
+            with watch.wait_queue():
+                turn = await self._lane.take(self._demand(query))
+        except OverloadedError as exc:
+            if query.priority is not Priority.BATCH or self._spill:
+                raise
+            raise FullError(str(exc), retry_after_s=exc.retry_after_s) from None
+        return Run(turn, query, self._estimator)
+
+    def leave(self, run: Run) -> None:
+        """It is over, however."""
+        self._lane.leave(run.turn)
 
     def forecast(self, query: Query) -> Forecast:
         """When it would begin and end if it came now."""
@@ -93,6 +98,24 @@ class TargetLane:
     def _demand(self, query: Query | EmbeddingQuery) -> Demand:
         deadline = inf if query.deadline is None else query.deadline
         return Demand(query.priority, query.tenant, self._estimator.estimate(query), deadline)
+
+
+class HeldSlot:
+    """See `TargetLane.slot`; a class, since generators cost a request several times as much."""
+
+    __slots__ = ("_lane", "_query", "_run", "_watch")
+
+    def __init__(self, lane: TargetLane, query: Query | EmbeddingQuery, watch: Stopwatch) -> None:
+        self._lane = lane
+        self._query = query
+        self._watch = watch
+
+    async def __aenter__(self) -> Run:
+        self._run = await self._lane.take(self._query, self._watch)
+        return self._run
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lane.leave(self._run)
 
 
 class Lanes:

@@ -52,6 +52,10 @@ class Pieces(Protocol):
 
     def for_client(self) -> AsyncGenerator[Delta, None]: ...
 
+    def has_more(self) -> bool:
+        """Whether the next piece is here already."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
@@ -79,6 +83,10 @@ class Replay(Struct, frozen=True):
         """Its pieces."""
         for delta in replay(self.entry.completion):
             yield delta
+
+    def has_more(self) -> bool:
+        """All of them."""
+        return True
 
     async def aclose(self) -> None:
         """Nothing runs."""

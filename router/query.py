@@ -82,6 +82,11 @@ class Conversation(Struct, frozen=True):
         """The last user turn."""
         return next((m.text for m in reversed(self.messages) if m.role == "user"), self.messages[-1].text)
 
+    @property
+    def length(self) -> int:
+        """In characters, of all turns."""
+        return sum(len(m.text) for m in self.messages)
+
 
 class RawPrompts(Struct, frozen=True):
     """Texts to continue as they are, one or more; answer `i * n + k` is the k-th continuation of text i."""
@@ -92,6 +97,11 @@ class RawPrompts(Struct, frozen=True):
     def text(self) -> str:
         """All of them."""
         return "\n".join(self.texts)
+
+    @property
+    def length(self) -> int:
+        """In characters, of all texts."""
+        return sum(map(len, self.texts))
 
 
 Prompt = Conversation | RawPrompts

@@ -1,8 +1,8 @@
 """What operators see: Prometheus metrics and one JSON log line a request. Prompts and keys never enter here."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -12,6 +12,7 @@ from router.request_log import RequestLog, RequestRecord
 from router.tallies import SECONDS, RequestTallies
 
 _STORED = frozenset({"hit", "semantic"})
+_WAYS = ("in", "out")
 
 
 @dataclass(slots=True)
@@ -42,14 +43,9 @@ class Stopwatch:
         """A context whose duration counts as waiting for a backend, but for what of it is queueing."""
         return BackendWait(self)
 
-    @contextmanager
-    def wait_queue(self) -> Iterator[None]:
+    def wait_queue(self) -> "QueueWait":
         """A context whose duration counts as queueing."""
-        entered = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.queue_s += time.perf_counter() - entered
+        return QueueWait(self)
 
 
 class BackendWait:
@@ -69,12 +65,29 @@ class BackendWait:
         watch.backend_s += time.perf_counter() - self._entered - (watch.queue_s - self._queued_s)
 
 
+class QueueWait:
+    """See `Stopwatch.wait_queue`."""
+
+    __slots__ = ("_entered", "_watch")
+
+    def __init__(self, watch: Stopwatch) -> None:
+        self._watch = watch
+
+    def __enter__(self) -> None:
+        self._entered = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._watch.queue_s += time.perf_counter() - self._entered
+
+
 class Telemetry:
     """The metrics of one router, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._tokens = self.counter("tokens", "Tokens read and written", "direction", "tier", "target")
+        self._token_counts: dict[tuple[str, str], tuple[Counter, ...]] = {}
+        """Of each target: to find a series by its labels costs more than to count in it."""
         self._fallbacks = self.counter("fallbacks", "Answers from a fallback", "target")
         self._failures = self.counter(
             "target_failures", "Calls without an answer, or without a stream's first piece", "target", "code"
@@ -117,9 +130,13 @@ class Telemetry:
 
     def count_tokens(self, tier: str, target: str, usage: Usage) -> None:
         """What an answer took, whether or not a client got it."""
-        if usage != Usage():
-            self._tokens.labels("in", tier, target).inc(usage.prompt_tokens)
-            self._tokens.labels("out", tier, target).inc(usage.completion_tokens)
+        if not usage.prompt_tokens and not usage.completion_tokens:
+            return
+        counts = self._token_counts.get((tier, target))
+        if counts is None:
+            counts = self._token_counts[tier, target] = tuple(self._tokens.labels(way, tier, target) for way in _WAYS)
+        counts[0].inc(usage.prompt_tokens)
+        counts[1].inc(usage.completion_tokens)
 
     def count_failure(self, target: str, code: str) -> None:
         """A target brought no answer, or none of a stream's pieces; another one may have answered."""
@@ -132,7 +149,7 @@ class Telemetry:
 
     def tokens(self, tier: str, target: str) -> Usage:
         """What a target read and wrote so far."""
-        read, written = (self._tokens.labels(direction, tier, target) for direction in ("in", "out"))
+        read, written = (self._tokens.labels(way, tier, target) for way in _WAYS)
         return Usage(*(int(next(iter(one.collect())).samples[0].value) for one in (read, written)))
 
     def finish(self, record: RequestRecord) -> None:

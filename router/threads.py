@@ -67,7 +67,9 @@ class Misses:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job(Generic[Item, Result]):
+class Job(Generic[Item, Result]):
+    """An item, what is to be done with it, and who waits for the outcome."""
+
     work: Work[Item, Result]
     item: Item
     outcome: asyncio.Future[Result]
@@ -97,7 +99,7 @@ class BatchThreads:
         self._most_waiting = waiting
         self._waiting = 0
         self._pace_s = 0.0
-        self._jobs: SimpleQueue[_Job[Any, Any] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Job[Any, Any] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(threads)
         ]
@@ -129,7 +131,7 @@ class BatchThreads:
         # a timer of our own: asyncio.timeout costs several times as much
         timer = self._loop.call_later(self._patience_s, _give_up, outcome)
         self._waiting += 1
-        self._jobs.put(_Job(work, item, outcome))
+        self._jobs.put(Job(work, item, outcome))
         try:
             return await outcome
         finally:
@@ -145,9 +147,9 @@ class BatchThreads:
             for work, jobs in groupby(batch, key=lambda job: job.work):
                 self._finish(work, [job for job in jobs if not job.outcome.done()])
 
-    def _gather(self) -> list[_Job[Any, Any]]:
+    def _gather(self) -> list[Job[Any, Any]]:
         """What else waits already."""
-        more: list[_Job[Any, Any]] = []
+        more: list[Job[Any, Any]] = []
         while len(more) < self._most - 1:
             try:
                 job = self._jobs.get_nowait()
@@ -159,22 +161,23 @@ class BatchThreads:
             more.append(job)
         return more
 
-    def _finish(self, work: Work[Any, Any], jobs: list[_Job[Any, Any]]) -> None:
+    def _finish(self, work: Work[Any, Any], jobs: list[Job[Any, Any]]) -> None:
         if not jobs:
             return
         began = time.monotonic()
         try:
             results = list(zip(jobs, work([job.item for job in jobs]), strict=True))
         except Exception as exc:  # noqa: BLE001 - whoever waits for the results gets it
-            self._loop.call_soon_threadsafe(_fail, jobs, exc)
+            self._loop.call_soon_threadsafe(fail, jobs, exc)
         else:
-            self._loop.call_soon_threadsafe(_deliver, results)
+            self._loop.call_soon_threadsafe(deliver, results)
         # by the clock and not by the processor: a thread that gives way is slower
         took_s = (time.monotonic() - began) / len(jobs)
         self._pace_s += (_MEMORY if self._pace_s else 1.0) * (took_s - self._pace_s)
 
 
-def _deliver(results: list[tuple[_Job[Any, Any], Any]]) -> None:
+def deliver(results: list[tuple[Job[Any, Any], Any]]) -> None:
+    """Each result to its owner, if that still waits."""
     for job, result in results:
         if not job.outcome.done():
             job.outcome.set_result(result)
@@ -185,7 +188,8 @@ def _give_up(outcome: asyncio.Future[Any]) -> None:
         outcome.set_exception(LateError())
 
 
-def _fail(jobs: list[_Job[Any, Any]], exc: Exception) -> None:
+def fail(jobs: Sequence[Job[Any, Any]], exc: Exception) -> None:
+    """The same failure to every owner."""
     for job in jobs:
         if not job.outcome.done():
             job.outcome.set_exception(exc)

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "router.quota",
         "router.pressure",
     ),
-    ("router.embedder", "router.backlog", "router.tickets"),
+    ("router.embedder", "router.turns", "router.backlog", "router.tickets"),
     ("router.admission", "router.scoring", "router.backends", "router.policy", "router.forecast"),
     (
         "router.health",

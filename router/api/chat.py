@@ -22,6 +22,7 @@ from router.wire import ChatRequest, CompletionRequest
 
 CHAT_URL = "/v1/chat/completions"
 TEXT_URL = "/v1/completions"
+_MOST_TOGETHER = 64
 _encode = msgspec.json.encode
 
 
@@ -93,24 +94,31 @@ async def _stream(
 async def _events(
     exchange: Exchange, streamed: StreamedAnswer, dialect: Dialect, *, answers: int, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    """The stream's events; a failure after the first byte is an `error` event, never silence."""
+    """The stream's events, those together that are here together; a failure after the first byte is an `error` event,
+    never silence.
+    """
+    pieces = streamed.pieces
+    ready = [_event(chunk) for chunk in dialect.opening(answers)]
     try:
         with exchange.service.drain.holding():
-            for chunk in dialect.opening(answers):
-                yield _event(chunk)
-            async for delta in streamed.pieces.for_client():
+            async for delta in pieces.for_client():
                 exchange.usage = delta.usage or exchange.usage
                 if delta.usage is None:
-                    yield _event(dialect.piece(delta))
+                    ready.append(_event(dialect.piece(delta)))
+                if ready and not (pieces.has_more() and len(ready) < _MOST_TOGETHER):
+                    yield b"".join(ready)
+                    ready = []
             if include_usage and exchange.usage is not None:
-                yield _event(dialect.closing(exchange.usage))
-            yield b"data: [DONE]\n\n"
+                ready.append(_event(dialect.closing(exchange.usage)))
+            ready.append(b"data: [DONE]\n\n")
     except CutError:
         exchange.error = DrainingError("This router stopped before the answer was complete.")
     except RouterError as exc:
         exchange.error = exc
     if exchange.error is not None:
-        yield b"event: error\ndata: " + error_body(exchange.error) + b"\n\n"
+        ready.append(b"event: error\ndata: " + error_body(exchange.error) + b"\n\n")
+    if ready:
+        yield b"".join(ready)
 
 
 async def _release(exchange: Exchange, query: Query, streamed: StreamedAnswer) -> None:

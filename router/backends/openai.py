@@ -1,19 +1,16 @@
 """
 `edge/`, or any OpenAI-compatible server, over HTTP.
 
-httpx's types at the seam, requests handed straight to its aiohttp transport: measured several times faster than
-`httpx.AsyncClient`, whose per-request layers (redirects, cookies, auth flows) nothing here needs.
+httpx's types at the seam, requests handed straight to a transport: `httpx.AsyncClient`'s layers (redirects, cookies,
+auth flows) cost several times as much, and nothing here needs them.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Self
+from contextlib import aclosing
+from typing import Any, Self, cast
 
-import aiohttp
 import httpx
 import msgspec
-from httpx_aiohttp import AiohttpTransport
 
 from edge import wire
 from router.backends import join_versions, remaining_s
@@ -27,6 +24,7 @@ from router.backends.openai_bodies import (
     say_sampling,
     say_turn,
 )
+from router.backends.transport import PooledTransport
 from router.config import OpenAITarget
 from router.errors import (
     BackendError,
@@ -43,9 +41,13 @@ from router.query import (
     EmbeddingQuery,
     Embeddings,
     Finish,
+    Priority,
     Query,
 )
 
+_CHAT, _TEXT, _EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+_VERSION = wire.MODEL_VERSION.lower().encode()
+_PRIORITIES = {priority: priority.value.encode() for priority in Priority}
 _DATA = b"data:"
 _DONE = b"[DONE]"
 _LONGEST_EVENT_BYTES = 8 * 1024 * 1024
@@ -58,10 +60,13 @@ class OpenAIBackend:
         self._name = name
         self._config = config
         self._said = ""
-        self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        self._errors = HttpErrors(name)
+        host = httpx.URL(config.url).netloc
+        self._headers = [(b"host", host), (b"content-type", b"application/json"), (b"accept-encoding", b"identity")]
         if key is not None:
-            self._headers["authorization"] = f"Bearer {key}"
-        self._transport = AiohttpTransport(limits=httpx.Limits(max_connections=config.connections))
+            self._headers.append((b"authorization", f"Bearer {key}".encode()))
+        self._transport = PooledTransport(httpx.URL(config.url), config.connections)
+        self._urls = {path: httpx.URL(config.url + path) for path in (_CHAT, _TEXT, _EMBEDDINGS, config.ready_path)}
         self._encode = msgspec.json.Encoder().encode
         self._chat = msgspec.json.Decoder(wire.ChatCompletion)
         self._text = msgspec.json.Decoder(wire.TextCompletion)
@@ -81,11 +86,10 @@ class OpenAIBackend:
 
     async def complete(self, query: Query) -> Completion:
         """All answers, whole."""
-        url, body = self._request(query, stream=False)
-        with http_errors(self._name):
-            async with self._post(url, body, query) as response:
-                async with asyncio.timeout(remaining_s(query.deadline)):
-                    content = await response.aread()
+        path, body = self._request(query, stream=False)
+        with self._errors:
+            async with aclosing(await self._post(path, body, query)) as stream:
+                content = await _read(stream)
             if isinstance(query.prompt, Conversation):
                 chat = self._chat.decode(content)
                 return Completion([read_chat_choice(choice) for choice in chat.choices], read_usage(chat.usage))
@@ -94,26 +98,20 @@ class OpenAIBackend:
 
     async def stream(self, query: Query) -> AsyncGenerator[Delta, None]:
         """The answers piece by piece."""
-        url, body = self._request(query, stream=True)
+        path, body = self._request(query, stream=True)
         read = self._read_chat if isinstance(query.prompt, Conversation) else self._read_text
-        with http_errors(self._name):
-            async with self._post(url, body, query) as response:
-                events = _events(response)
-                while True:
-                    async with asyncio.timeout(remaining_s(query.deadline)):
-                        event = await anext(events, None)
-                    if event is None:
-                        return
+        with self._errors:
+            async with aclosing(await self._post(path, body, query)) as pieces:
+                async for event in _events(pieces):
                     for delta in read(event):
                         yield delta
 
     async def embed(self, query: EmbeddingQuery) -> Embeddings:
         """One vector an input."""
         body = {"model": self._config.embedding_model, "input": query.inputs, "encoding_format": "base64"}
-        with http_errors(self._name):
-            async with self._post("/v1/embeddings", body, query) as response:
-                async with asyncio.timeout(remaining_s(query.deadline)):
-                    answer = self._embedding.decode(await response.aread())
+        with self._errors:
+            async with aclosing(await self._post(_EMBEDDINGS, body, query)) as stream:
+                answer = self._embedding.decode(await _read(stream))
             data = sorted(answer.data, key=lambda one: one.index)
             if len(data) != len(query.inputs):
                 raise BackendError(f"{self._name} sent {len(data)} vectors for {len(query.inputs)} inputs.")
@@ -124,15 +122,21 @@ class OpenAIBackend:
 
     async def ready(self) -> bool:
         """Whether the server says that it is ready."""
-        request = httpx.Request("GET", self._config.url + self._config.ready_path, headers=self._headers)
+        # health's own limit ends a probe that takes too long
+        request = httpx.Request(
+            "GET",
+            self._urls[self._config.ready_path],
+            headers=self._headers,
+            extensions={"timeout": {"connect": self._config.connect_s, "read": None, "pool": None}},
+        )
         try:
-            with http_errors(self._name):
+            with self._errors:
                 response = await self._transport.handle_async_request(request)
                 await response.aclose()
         except RouterError:
             return False
         if response.is_success:
-            self._said = response.headers.get(wire.MODEL_VERSION, "")
+            self._said = _find_version(response)
         return response.is_success
 
     def _request(self, query: Query, *, stream: bool) -> tuple[str, dict[str, Any]]:
@@ -144,26 +148,25 @@ class OpenAIBackend:
             body["messages"] = [say_turn(m.role, m.text, m.name) for m in query.prompt.messages]
             if p.logprobs:
                 body |= {"logprobs": True, "top_logprobs": p.top_logprobs}
-            return "/v1/chat/completions", body
+            return _CHAT, body
         body["prompt"] = query.prompt.texts
         if p.logprobs:
             body["logprobs"] = p.top_logprobs
-        return "/v1/completions", body
+        return _TEXT, body
 
-    @asynccontextmanager
-    async def _post(
-        self, url: str, body: dict[str, Any], query: Query | EmbeddingQuery
-    ) -> AsyncIterator[httpx.Response]:
-        """The response once its head says success; the body is the caller's to read, within the deadline."""
+    async def _post(self, path: str, body: dict[str, Any], query: Query | EmbeddingQuery) -> httpx.AsyncByteStream:
+        """The answer's body, once its head says success: the caller's to read, within the deadline, and to close."""
         left_s = remaining_s(query.deadline)
-        headers = {
-            **self._headers,
-            **query.trace_headers,
-            "x-request-id": query.request_id,
-            "x-priority": query.priority.value,
-        }
+        content = self._encode(body)
+        headers = [
+            *self._headers,
+            (b"content-length", b"%d" % len(content)),
+            (b"x-request-id", query.request_id.encode()),
+            (b"x-priority", _PRIORITIES[query.priority]),
+            *[(name.encode(), value.encode()) for name, value in query.trace_headers.items()],
+        ]
         if left_s is not None:
-            headers["x-deadline-ms"] = str(int(left_s * 1e3))
+            headers.append((b"x-deadline-ms", b"%d" % (left_s * 1e3)))
         timeout = {
             "connect": min(self._config.connect_s, left_s or self._config.connect_s),
             "read": left_s,
@@ -171,22 +174,20 @@ class OpenAIBackend:
         }
         request = httpx.Request(
             "POST",
-            self._config.url + url,
+            self._urls[path],
             headers=headers,
-            content=self._encode(body),
+            stream=httpx.ByteStream(content),  # as `content` httpx would look for headers to add
             extensions={"timeout": timeout},
         )
-        async with asyncio.timeout(left_s):
-            response = await self._transport.handle_async_request(request)
-        try:
-            if not response.is_success:
-                async with asyncio.timeout(left_s):
-                    raise _refusal(self._name, response.status_code, await response.aread())
-            # an edge that was restarted between two probes answers as what it is now
-            self._said = response.headers.get(wire.MODEL_VERSION, self._said)
-            yield response
-        finally:
-            await response.aclose()
+        response = await self._transport.handle_async_request(request)
+        # not through the response, whose own ways to read put a generator each around that
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        if not response.is_success:
+            async with aclosing(stream):
+                raise _refusal(self._name, response.status_code, await _read(stream))
+        # an edge that was restarted between two probes answers as what it is now
+        self._said = _find_version(response) or self._said
+        return stream
 
     def _read_chat(self, event: bytes) -> Iterator[Delta]:
         chunk = self._chat_chunk.decode(event)
@@ -209,40 +210,46 @@ class OpenAIBackend:
             yield Delta(0, usage=read_usage(chunk.usage))
 
 
-@contextmanager
-def http_errors(name: str) -> Iterator[None]:
-    """The one door through which httpx's, aiohttp's and msgspec's errors enter.
-
-    Raises:
-        BackendError: or one below it, or `OverloadedError`.
+class HttpErrors:
+    """The one door through which httpx's and msgspec's errors enter: a context that raises `BackendError`, or one below
+    it, in their place.
     """
-    try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-        raise UnavailableError(f"{name} cannot be reached.") from exc
-    except (TimeoutError, httpx.TimeoutException) as exc:
-        raise DeadlineError(f"{name} did not answer within the request's deadline.") from exc
-    except (httpx.HTTPError, aiohttp.ClientError, OSError) as exc:
-        raise BackendError(f"{name} broke the connection off.") from exc
-    except (msgspec.MsgspecError, ValueError) as exc:
-        raise BackendError(f"{name} sent an answer we cannot read: {exc}.") from exc
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        match exc:
+            case None:
+                return
+            case httpx.ConnectError() | httpx.ConnectTimeout():
+                raise UnavailableError(f"{self._name} cannot be reached.") from exc
+            case TimeoutError() | httpx.TimeoutException():
+                raise DeadlineError(f"{self._name} did not answer within the request's deadline.") from exc
+            case httpx.HTTPError() | OSError():
+                raise BackendError(f"{self._name} broke the connection off.") from exc
+            case msgspec.MsgspecError() | ValueError():
+                raise BackendError(f"{self._name} sent an answer we cannot read: {exc}.") from exc
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
+async def _events(stream: httpx.AsyncByteStream) -> AsyncIterator[bytes]:
     """The data of each server-sent event (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
     Raises:
         BackendError: an `error` event, an oversized one, or an end without `[DONE]`.
     """
-    buffer = bytearray()
-    async for piece in response.aiter_raw():
-        buffer += piece
-        if len(buffer) > _LONGEST_EVENT_BYTES:
+    begun = b""
+    async for piece in stream:
+        *events, begun = (begun + piece).split(b"\n\n")
+        if len(begun) > _LONGEST_EVENT_BYTES:
             raise BackendError("The target sent an event that is too long.")
-        while (end := buffer.find(b"\n\n")) >= 0:
-            event = bytes(buffer[:end])
-            del buffer[: end + 2]
-            data = b"\n".join(line[len(_DATA) :].strip() for line in event.splitlines() if line.startswith(_DATA))
+        for event in events:
+            data = _read_data(event)
             if data == _DONE:
                 return
             if data.startswith(b'{"error"'):
@@ -250,6 +257,21 @@ async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
             if data:
                 yield data
     raise BackendError("The target's stream broke off before its end.")
+
+
+def _read_data(event: bytes) -> bytes:
+    if event.startswith(_DATA) and b"\n" not in event:
+        return event[len(_DATA) :].strip()
+    return b"\n".join(line[len(_DATA) :].strip() for line in event.splitlines() if line.startswith(_DATA))
+
+
+async def _read(stream: httpx.AsyncByteStream) -> bytes:
+    return b"".join([piece async for piece in stream])
+
+
+def _find_version(response: httpx.Response) -> str:
+    """What the server says of its models, if it does."""
+    return next((value.decode("latin-1") for name, value in response.headers.raw if name.lower() == _VERSION), "")
 
 
 def _refusal(name: str, status: int, content: bytes) -> RouterError:

@@ -24,6 +24,7 @@ class CacheKey(Struct, frozen=True):
     """
 
     exact: bytes
+    fingerprint: tuple[str, ...] = ()
     before: bytes | None = None
     text: str = ""
 
@@ -43,13 +44,18 @@ class KeyMaker:
 
     def make(self, query: Query, rules: Rules) -> CacheKey:
         """The key of a request."""
-        head = (_FORMAT, query.tenant, self._fingerprint(rules), rules, query.parameters)
+        fingerprint = tuple(self._fingerprint(rules))
+        head = (_FORMAT, query.tenant, fingerprint, rules, query.parameters)
         prompt = query.prompt
         if not isinstance(prompt, Conversation) or prompt.messages[-1].role != "user":
-            return CacheKey(_digest(b"exact", self._encode((*head, prompt))))
+            return CacheKey(_digest(b"exact", self._encode((*head, prompt))), fingerprint)
         last = prompt.messages[-1]
         before = self._encode((*head, prompt.messages[:-1], last.name))
-        return CacheKey(_digest(b"exact", before + last.text.encode()), before, last.text)
+        return CacheKey(_digest(b"exact", before + last.text.encode()), fingerprint, before, last.text)
+
+    def still_holds(self, key: CacheKey, rules: Rules) -> bool:
+        """Whether what shaped the answers when the key was made shapes them now."""
+        return key.fingerprint == tuple(self._fingerprint(rules))
 
 
 def is_storable(parameters: Parameters, storable: Storable) -> bool:

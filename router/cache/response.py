@@ -102,7 +102,7 @@ class ResponseCache:
     async def remember(self, plan: Plan, entry: Entry) -> None:
         """Keep an answer, unless what shapes it has changed since it was asked for."""
         key = plan.key
-        if key is None or key != self._keys.make(plan.query, plan.rules):
+        if key is None or not self._keys.still_holds(key, plan.rules):
             return
         value = self._codec.encode(entry)
         if len(value) > self._config.most_entry_bytes:

@@ -135,6 +135,11 @@ class Kernel:
         self._squares = np.einsum("ij,ij->i", landmarks, landmarks) * np.float32(file.gamma)
         self._gamma = np.float32(file.gamma)
 
+    @property
+    def size(self) -> int:
+        """How many numbers it looks at for each batch."""
+        return self._transposed.size
+
     def __call__(self, rows: Matrix) -> Matrix:
         """One output a row."""
         exponents = rows @ self._transposed
@@ -184,6 +189,7 @@ class Stage:
         self._kernel = Kernel(file.kernel, f"{name}.kernel", features + width)
         self._slopes = file.kernel_slope, file.trees_slope, np.float32(file.length_slope)
         self._intercept = file.intercept
+        self.size = self._kernel.size
 
     def place(self, standard: Matrix, vectors: Matrix) -> Matrix:
         """What the kernel machine sees [n, features + width]; 0 is the average."""

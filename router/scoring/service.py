@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -20,14 +20,17 @@ from router.query import Prompt, Query
 from router.scoring import EdgeAnswer, Explanation
 from router.scoring.answer_check import AnswerChecker, CheckItem
 from router.scoring.artifact import load_artifact, open_scoring
-from router.scoring.stage_one import EmbeddedPrompt, QueryScorer
+from router.scoring.stage_one import EmbeddedPrompt, Estimate, QueryScorer
 from router.scoring.stages import needs_refining
 from router.telemetry import Telemetry
 from router.threads import BatchThreads, Misses
+from router.turns import TurnBatches
 
 _PATIENCE_S: Final = 0.25
 """A score that comes later than this is not worth the wait: the evidence that is there decides."""
 _CHEAP_BATCH: Final = 4
+_NEAR_CHARACTERS: Final = 1024
+"""Of a whole prompt: reading one so long takes 0.2 ms, and a batch of them less than one of the loop's long turns."""
 _FULL_BATCH: Final = 2
 _CHEAP_WAITING: Final = 1024
 _FULL_WAITING: Final = 64
@@ -38,12 +41,16 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What one artifact holds, ready to compute; `identity` begins its file's sha256, `use` is what it allows."""
+    """What one artifact holds, ready to compute; `identity` begins its file's sha256, `use` is what it allows.
+
+    `near` says that a short prompt's estimate is so small a work that the event loop does it itself.
+    """
 
     query: QueryScorer
     answers: AnswerChecker | None
     identity: str
     use: EmbeddingUse
+    near: bool = False
 
 
 class _Rating(NamedTuple):
@@ -65,14 +72,15 @@ def load_model(path: Path, config: Scoring, embedding: Embedding | None) -> Mode
     if use is EmbeddingUse.ALWAYS and artifact.embedding is not None and embedding is None:
         raise ConfigError(f"{path}: scoring.embedding: missing; name the folder of {artifact.embedding.label}")
     query, answers = open_scoring(artifact, None if use is EmbeddingUse.NEVER else embedding, name=str(path))
-    return Model(query, answers, identity, use if query.refines else EmbeddingUse.NEVER)
+    use = use if query.refines else EmbeddingUse.NEVER
+    return Model(query, answers, identity, use, near=query.small)
 
 
 class ScoringService:
     """`async with ScoringService(config, telemetry, embedder) as scorer`; see `router.scoring.Scorer`.
 
-    Cheap estimates and checks have a thread of their own, so that none waits behind a refined one. The embedder is
-    entered and left by who made it.
+    Cheap estimates of long prompts and checks have a thread of their own, so that none waits behind a refined one. The
+    embedder is entered and left by who made it.
     """
 
     def __init__(
@@ -101,6 +109,7 @@ class ScoringService:
         self._full = BatchThreads(
             "refine", threads=1, most=_FULL_BATCH, waiting=_FULL_WAITING, patience_s=_PATIENCE_S, nice=_FULL_NICE
         )
+        self._near = TurnBatches(_CHEAP_BATCH)
         self._misses = Misses("score", "Evidence that was not had in time", telemetry)
         self._metrics = _Metrics(telemetry)
         self._metrics.show_artifact(self._model.identity)
@@ -178,13 +187,17 @@ class ScoringService:
     async def _rate(self, model: Model, query: Query, threshold: float) -> _Rating:
         started = time.perf_counter()
         rating = _Rating(Score(0.5, Evidence.NONE))
-        estimate = await self._misses.watch(self._cheap.run(model.query.estimate, query.prompt))
+        estimate = await self._misses.watch(self._estimate(model, query.prompt))
         if estimate is not None:
             rating = _Rating(Score(estimate.probability, Evidence.FEATURES))
             if needs_refining(estimate, threshold, model.use):
                 rating = await self._refine(model, query) or rating
         self._metrics.score_seconds[rating.score.evidence].observe(time.perf_counter() - started)
         return rating
+
+    def _estimate(self, model: Model, prompt: Prompt) -> Awaitable[Estimate]:
+        near = model.near and prompt.length <= _NEAR_CHARACTERS
+        return (self._near if near else self._cheap).run(model.query.estimate, prompt)
 
     async def _refine(self, model: Model, query: Query) -> _Rating | None:
         vector = (

@@ -13,6 +13,8 @@ from router.features import NAMES, SIGNALS, Matrix, Reading, Signal, read_prompt
 from router.query import Prompt
 from router.scoring.query_model import EMBEDDING_WEIGHT, QueryFile, Stage, Standard, Trees, Words
 
+_SMALL: Final = 500_000
+"""Numbers in the kernel machine: they are read once a batch, at some 10 a nanosecond."""
 _REACH: Final = 1.5
 """A refined estimate farther away than so many standard deviations is not reckoned with: one in fifteen is."""
 
@@ -67,6 +69,11 @@ class QueryScorer:
     def refines(self) -> bool:
         """Whether a vector can say more than `estimate`."""
         return self._refined is not None
+
+    @property
+    def small(self) -> bool:
+        """Whether `estimate` of a short prompt takes some tenth of a millisecond."""
+        return self._first.size <= _SMALL
 
     def estimate(self, prompts: Sequence[Prompt]) -> list[Estimate]:
         """From features and words, without a vector."""
