@@ -1,0 +1,76 @@
+"""What one of several processes may use: its part of every bound, so that all together keep to the configuration."""
+
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import replace
+
+from router.config import AnyPolicy, AnyTarget, CloudSharePolicy, Config, OpenAITarget
+from router.config.cache import DiskTier, Tiers
+from router.config.lanes import Lane
+
+_LEAST_WINDOW: Final = 20
+_LEAST_WAITING_BYTES: Final = 65_536
+
+
+def part_of(config: Config, index: int) -> Config:
+    """The configuration of the process `index` of `config.processes`.
+
+    Remainders go to the first processes, one each. A configuration that passed its checks leaves no process without a
+    slot. Rates, shares and times are the same for all; quotas are counted together and so not divided.
+    """
+    if config.processes == 1:
+        return config
+    targets = {name: _divide_target(target, index, config.processes) for name, target in config.targets.items()}
+    return replace(
+        config,
+        targets=targets,
+        policy=_divide_policy(config.policy, config.processes),
+        cache=replace(config.cache, tiers=_divide_tiers(config.cache.tiers, index, config.processes)),
+    )
+
+
+def split(whole: int, index: int, count: int) -> int:
+    """A part; all parts together are the whole."""
+    return whole // count + (index < whole % count)
+
+
+def disk_folder(disk: DiskTier, index: int) -> Path:
+    """Where a process keeps its database, which has one owner; the first goes on with that of a router alone."""
+    return disk.folder / f"process-{index}" if index else disk.folder
+
+
+def _divide_target(target: AnyTarget, index: int, count: int) -> AnyTarget:
+    lane = _divide_lane(target.lane, index, count)
+    embedding_lane = _divide_lane(target.embedding_lane, index, count)
+    if isinstance(target, OpenAITarget):
+        connections = max(split(target.connections, index, count), 1)
+        return replace(target, lane=lane, embedding_lane=embedding_lane, connections=connections)
+    return replace(target, lane=lane, embedding_lane=embedding_lane)
+
+
+def _divide_lane(lane: Lane, index: int, count: int) -> Lane:
+    adaptive = lane.adaptive
+    if adaptive is not None:
+        least, most = (split(slots, index, count) for slots in (adaptive.least, adaptive.most))
+        adaptive = replace(adaptive, least=max(least, 1), most=most)
+    backlog = split(lane.backlog, index, count)
+    return replace(lane, slots=max(split(lane.slots, index, count), 1), adaptive=adaptive, backlog=backlog)
+
+
+def _divide_policy(policy: AnyPolicy, count: int) -> AnyPolicy:
+    """Each process keeps the share over its own requests, and so all do."""
+    if isinstance(policy, CloudSharePolicy):
+        return replace(policy, window_requests=max(policy.window_requests // count, _LEAST_WINDOW))
+    return policy
+
+
+def _divide_tiers(tiers: Tiers, index: int, count: int) -> Tiers:
+    memory = replace(tiers.memory, most_bytes=tiers.memory.most_bytes // count)
+    waiting = max(tiers.most_waiting_bytes // count, _LEAST_WAITING_BYTES)
+    disk = tiers.disk and _divide_disk(tiers.disk, index, count)
+    return replace(tiers, memory=memory, disk=disk, most_waiting_bytes=waiting)
+
+
+def _divide_disk(disk: DiskTier, index: int, count: int) -> DiskTier:
+    return DiskTier(folder=disk_folder(disk, index), most_bytes=disk.most_bytes // count)
