@@ -40,7 +40,7 @@ class Meter:
             clock: In seconds; the same for all who count there.
         """
         self._limits = config.limited
-        self._accounts = accounts or Accounts(config)
+        self._accounts = Accounts(config) if accounts is None else accounts
         self._clock = clock
         self.estimator = Estimator()
 
