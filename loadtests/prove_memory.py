@@ -136,7 +136,7 @@ def main(requests: int) -> None:
 def _scratch() -> Path:
     """The router's log grows to some hundred bytes a request: not in memory."""
     FOLDER.mkdir(exist_ok=True)
-    return FOLDER
+    return FOLDER.resolve()
 
 
 if __name__ == "__main__":

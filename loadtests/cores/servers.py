@@ -85,8 +85,8 @@ def running_upstream(pace: Pace, cores: set[int] | None = None) -> Iterator[int]
     """The upstream; yields its port."""
     port = free_ports().edge
     command = [sys.executable, "-m", "loadtests.cores.upstream", str(port), msgspec.json.encode(pace).decode()]
-    with _running(command, cores, subprocess.DEVNULL):
-        _wait_ready(f"http://127.0.0.1:{port}/health/ready")
+    with _running(command, cores, subprocess.DEVNULL) as process:
+        _wait_ready(process, f"http://127.0.0.1:{port}/health/ready")
         yield port
 
 
@@ -101,7 +101,10 @@ def running_router(
     command = [sys.executable, "-m", "router", "serve", "--config", str(path)]
     with log.open("wb") as sink, _running(command, cores, sink) as process:
         router = Router(psutil.Process(process.pid), port, keys, log)
-        _wait_ready(f"{router.url}/health/ready")
+        try:
+            _wait_ready(process, f"{router.url}/health/ready")
+        except RuntimeError as exc:
+            raise RuntimeError(f"{exc}: {log.read_text()[-500:]}") from exc
         _wait_processes(router, sections.get("processes", 1))
         yield router
     if process.returncode:
@@ -130,14 +133,14 @@ def _running(command: list[str], cores: set[int] | None, sink: Any) -> Iterator[
             process.wait(_STOP_S)
 
 
-def _wait_ready(url: str) -> None:
+def _wait_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
     end = time.monotonic() + _START_S
-    while time.monotonic() < end:
+    while time.monotonic() < end and process.poll() is None:
         with suppress(httpx.HTTPError):
             if httpx.get(url, timeout=2, trust_env=False).is_success:
                 return
         time.sleep(0.05)
-    raise RuntimeError(f"{url} is not ready")
+    raise RuntimeError(f"{url} is not ready, status {process.poll()}")
 
 
 def _wait_processes(router: Router, count: int) -> None:
