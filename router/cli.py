@@ -106,12 +106,12 @@ def serve(path: Path, log_level: str, processes: int | None) -> None:
     Example:
       hybrid serve --config .demo/router.yaml
     """
-    from router.processes.serving import prepare_disk, serve_together  # noqa: PLC0415 - only needed here
+    from router.processes.serving import prepare_files, serve_together  # noqa: PLC0415 - only needed here
 
     config = _or_exit(lambda: load_config(path, processes))
     _set_up_log(log_level)
     logging.getLogger("router.audit").setLevel(logging.INFO)  # whatever else is left out
-    _or_exit(lambda: prepare_disk(config))
+    _or_exit(lambda: prepare_files(config))
     if config.keys_file is None:
         click.echo(f"No keys_file is set: open to everyone who reaches {config.listen.host} (loopback only).", err=True)
     sys.exit(_serve_alone(config) if config.processes == 1 else serve_together(config, _serve_part))

@@ -23,9 +23,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "router.quota",
         "router.pressure",
     ),
-    ("router.processes",),
     ("router.embedder", "router.backlog", "router.tickets"),
     ("router.admission", "router.scoring", "router.backends", "router.policy", "router.forecast"),
+    ("router.processes",),
     (
         "router.health",
         "router.hold",

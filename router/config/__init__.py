@@ -353,18 +353,19 @@ def _check_budget(config: Config) -> str | None:
     policy = config.policy
     if not isinstance(policy, BudgetPolicy):
         return None
-    limits = [limit for limit in (policy.per_hour, policy.per_day) if limit is not None]
+    limits = [limit / config.processes for limit in (policy.per_hour, policy.per_day) if limit is not None]
     if not limits:
         return "policy: a budget without a limit; set per_hour, per_day or both"
     if policy.state_file is not None and not policy.state_file.parent.is_dir():
         return f"policy.state_file: {policy.state_file.parent} is not a folder; create it"
+    shared = " (a process's part)" if config.processes > 1 else ""
     for name, target in config.targets.items():
         if target.tier is Tier.CLOUD and target.chat_model and target.price is None:
             return f"targets.{name}.price: missing; a budget needs the price of every cloud target that chats"
         answer = target.price.longest_answer if target.price else 0.0
         if answer > min(limits):
             return (
-                f"policy: {min(limits):g} cannot pay one answer of {name} (up to {answer:g}); "
+                f"policy: {min(limits):g}{shared} cannot pay one answer of {name} (up to {answer:g}); "
                 f"raise it, or lower targets.{name}.price.most_completion_tokens"
             )
     return None
@@ -436,8 +437,8 @@ def _check_processes(config: Config) -> str | None:
             return f"cache.tiers.{key}.most_bytes: {tier.most_bytes} leaves each process less than {least}; {fix}"
     if config.cache.semantic.enabled:
         return "cache.semantic.enabled: its index belongs to one process; set processes to 1 and run replicas instead"
-    if isinstance(config.policy, BudgetPolicy):
-        return "policy: a budget has one account, which only one process can keep; set processes to 1"
+    if isinstance(config.policy, BudgetPolicy) and config.policy.state_file is None:
+        return "policy.state_file: missing; of several processes one that is restarted must know what it has spent"
     return None
 
 

@@ -1,11 +1,13 @@
 """What one of several processes may use: its part of every bound, so that all together keep to the configuration."""
 
+from decimal import Decimal
+from math import nextafter
 from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
 
-from router.config import AnyPolicy, AnyTarget, CloudSharePolicy, Config, OpenAITarget
+from router.config import AnyPolicy, AnyTarget, BudgetPolicy, CloudSharePolicy, Config, OpenAITarget
 from router.config.cache import DiskTier, Tiers
 from router.config.lanes import Lane
 
@@ -25,7 +27,7 @@ def part_of(config: Config, index: int) -> Config:
     return replace(
         config,
         targets=targets,
-        policy=_divide_policy(config.policy, config.processes),
+        policy=_divide_policy(config.policy, index, config.processes),
         cache=replace(config.cache, tiers=_divide_tiers(config.cache.tiers, index, config.processes)),
     )
 
@@ -38,6 +40,11 @@ def split(whole: int, index: int, count: int) -> int:
 def disk_folder(disk: DiskTier, index: int) -> Path:
     """Where a process keeps its database, which has one owner; the first goes on with that of a router alone."""
     return disk.folder / f"process-{index}" if index else disk.folder
+
+
+def budget_file(file: Path, index: int, count: int) -> Path:
+    """Where a process remembers what it has spent; a router alone in the file itself."""
+    return file.with_name(f"{file.name}.{index}-of-{count}") if count > 1 else file
 
 
 def _divide_target(target: AnyTarget, index: int, count: int) -> AnyTarget:
@@ -58,11 +65,23 @@ def _divide_lane(lane: Lane, index: int, count: int) -> Lane:
     return replace(lane, slots=max(split(lane.slots, index, count), 1), adaptive=adaptive, backlog=backlog)
 
 
-def _divide_policy(policy: AnyPolicy, count: int) -> AnyPolicy:
-    """Each process keeps the share over its own requests, and so all do."""
-    if isinstance(policy, CloudSharePolicy):
-        return replace(policy, window_requests=max(policy.window_requests // count, _LEAST_WINDOW))
-    return policy
+def _divide_policy(policy: AnyPolicy, index: int, count: int) -> AnyPolicy:
+    """Each process keeps the share, or its part of the limits, over its own requests, and so all do."""
+    match policy:
+        case CloudSharePolicy(window_requests=window):
+            return replace(policy, window_requests=max(window // count, _LEAST_WINDOW))
+        case BudgetPolicy(per_hour=hour, per_day=day, state_file=file):
+            file = budget_file(file, index, count) if file else None
+            return replace(
+                policy, per_hour=_divide_amount(hour, count), per_day=_divide_amount(day, count), state_file=file
+            )
+        case _:
+            return policy
+
+
+def _divide_amount(amount: float | None, count: int) -> float | None:
+    """Of the amount as it is written; one step lower than the nearest float, which may be written as more."""
+    return None if amount is None else nextafter(float(Decimal(str(amount)) / count), 0.0)
 
 
 def _divide_tiers(tiers: Tiers, index: int, count: int) -> Tiers:

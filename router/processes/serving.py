@@ -15,6 +15,7 @@ from router.cache import CacheTierError
 from router.cache.database import remove
 from router.cache.disk import FILE
 from router.config import Config
+from router.processes.budget_files import divide_spent
 from router.processes.division import disk_folder, part_of
 from router.processes.quota_table import QuotaTable
 from router.processes.siblings import Place
@@ -56,12 +57,18 @@ def serve_together(config: Config, serve_one: ServeOne) -> int:
         return Supervisor(config.processes, work, first.exists, listener.close, stop_s=stop_s).run()
 
 
-def prepare_disk(config: Config) -> None:
-    """A folder for each process's part of the cache's disk tier; those of processes that are no more go.
+def prepare_files(config: Config) -> None:
+    """Before any process starts: what each of them keeps on disk, for as many as there are now.
 
     Raises:
-        ConfigError: a folder cannot be made.
+        ConfigError: that cannot be done.
     """
+    _prepare_disk(config)
+    divide_spent(config)
+
+
+def _prepare_disk(config: Config) -> None:
+    """A folder for each process's part of the cache's disk tier; those of processes that are no more go."""
     disk = config.cache.tiers.disk
     if disk is None:
         return
