@@ -23,6 +23,8 @@ from loadtests.bench import FOLDER, Row, report
 from loadtests.cores.servers import Router, asked, running_router, running_upstream
 from loadtests.cores.traffic import ask, complain, questions
 from loadtests.cores.upstream import Pace
+from router.cache import TierStatistics
+from router.cache.statistics import CacheReport
 
 BAR: Final = 1.10
 FILLED: Final = 50_000
@@ -90,21 +92,21 @@ def prove(router: Router, upstream: int, plan: Plan) -> Iterator[Point]:
         yield Point(done, router.resident_bytes(), (done - first) / took_s)
 
 
-def entries(router: Router) -> dict[str, int]:
-    """What each cache tier holds."""
+def look_at_tiers(router: Router) -> dict[str, TierStatistics]:
+    """The cache's tiers, by name."""
     headers = {"authorization": f"Bearer {router.keys[0]}"}
-    tiers = httpx.get(f"{router.url}/v1/cache", headers=headers, timeout=30, trust_env=False).json()["tiers"]
-    return {tier["tier"]: tier["entries"] for tier in tiers}
+    answer = httpx.get(f"{router.url}/v1/cache", headers=headers, timeout=30, trust_env=False)
+    return {tier.tier: tier for tier in msgspec.json.decode(answer.content, type=CacheReport).tiers}
 
 
-def _rows(points: list[Point], held: dict[str, int]) -> list[Row]:
+def _rows(points: list[Point], held: dict[str, TierStatistics]) -> list[Row]:
     filled = next((point for point in points if point.requests == FILLED), points[0])
     ratio = points[-1].resident_bytes / filled.resident_bytes
     name = f"memory after {points[-1].requests:,} / after {filled.requests:,} requests"
-    tiers = ", ".join(f"{tier} {count:,}" for tier, count in held.items())
+    tiers = ", ".join(f"{name} {tier.entries:,} and {tier.evictions:,}" for name, tier in held.items())
     return [
         *(Row(f"after {point.requests:,} requests", _say(point), "-", True) for point in points),
-        Row("records in the cache's tiers at the end", tiers, "-", True),
+        Row("records held and evicted at the end", tiers, "in each", all(tier.evictions for tier in held.values())),
         Row(name, f"{ratio:.3f}", f"<= {BAR:.2f}", ratio <= BAR),
     ]
 
@@ -129,7 +131,7 @@ def main(requests: int) -> None:
             for point in prove(router, upstream, Plan.up_to(requests)):
                 points.append(point)
                 click.echo(f"{point.requests:>9,}  {_say(point)}  {point.per_s:,.0f} requests/s", err=True)
-            held = entries(router)
+            held = look_at_tiers(router)
     sys.exit(report("memory", _rows(points, held)))
 
 
