@@ -139,7 +139,9 @@ class Supervisor:
                 _logger.error("Process %d ended with status %d.", child.index, status)
                 self._status = 1
             return
-        if self._phase is Phase.PROVING:  # it has said why
+        if self._phase is Phase.PROVING:
+            if status < 0:  # else it has said why
+                _logger.error("Process %d died with status %d before it had started.", child.index, status)
             self._status = 1
             child.starts_at = None
             return
@@ -149,7 +151,7 @@ class Supervisor:
             self._status = 1
             self._stop(signal.SIGTERM)
             return
-        _logger.error("Process %d died with status %d; restarting it in %g s.", child.index, status, pause_s)
+        _logger.error("Process %d ended with status %d; restarting it in %g s.", child.index, status, pause_s)
         child.starts_at = time.monotonic() + pause_s
 
     def _stop(self, by: signal.Signals) -> None:

@@ -60,7 +60,7 @@ def test_one_that_dies_is_restarted_and_a_stop_ends_all(tmp_path: Path) -> None:
     _, said = parent.communicate(timeout=15)
 
     assert parent.returncode == 0
-    assert "Process 1 died with status -9; restarting it in 0.5 s." in said
+    assert "Process 1 ended with status -9; restarting it in 0.5 s." in said
     assert len(starts(tmp_path, 0)) == 1
     assert (tmp_path / "released").exists()
 

@@ -23,9 +23,9 @@ def test_memory_stays_when_what_is_bounded_is_full(tmp_path: Path) -> None:
         running_upstream(Pace(TOKENS)) as upstream,
         running_router(tmp_path, upstream, tenants=20, **bounds) as router,
     ):
-        filled, last = prove(router, upstream, Plan([4_000, 10_000], batch=2_000))
+        filled, last = prove(router, upstream, Plan([2_000, 6_000], batch=2_000))
         held = look_at_tiers(router)
 
     assert held["memory"].evictions > held["memory"].entries
-    assert held["disk"].writes == held["memory"].writes == 10_000
+    assert held["disk"].writes + held["disk"].dropped == held["memory"].writes == 6_000
     assert last.resident_bytes <= BAR * filled.resident_bytes

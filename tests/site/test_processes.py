@@ -132,8 +132,18 @@ def test_one_that_dies_is_missing_for_a_moment_only_and_a_flush_meanwhile_says_s
     assert flush.status_code == 503
     assert "did not answer" in flush.json()["error"]["message"]
     assert meanwhile == [200] * 20
-    assert "died with status -9; restarting it in 0.5 s." in router.log.read_text()
+    assert "ended with status -9; restarting it in 0.5 s." in router.log.read_text()
     assert ask_operator(router, "/v1/cache", "DELETE")["records"]
+
+
+def test_one_that_is_asked_to_stop_does_so_and_comes_back(router: Router) -> None:
+    os.kill(router.workers()[0].pid, signal.SIGTERM)
+    wait_for(lambda: "ended with status 0; restarting it" in router.log.read_text(), 10, "it stopped")
+    meanwhile = [ask_number(router, 50_000 + n).status_code for n in range(20)]
+
+    wait_for(lambda: up(router) == 2, 30, "it answers again")
+
+    assert meanwhile == [200] * 20
 
 
 def test_a_stop_lets_streams_of_both_end(upstream: int, tmp_path: Path) -> None:
