@@ -8,9 +8,10 @@ MODELS ?= .models
 DEMO ?=
 DATA ?=
 RECORDS ?= 100000
+REQUESTS ?= 1000000
 RESOLVE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
-.PHONY: help demo test test-deploy image-base wheelhouse images image-sizes sbom scan release test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy bench-cache bench-queue prove-cache-kill lock clean
+.PHONY: help demo test test-deploy image-base wheelhouse images image-sizes sbom scan release test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy bench-cache bench-queue bench-cores bench-streams prove-cache-kill prove-memory lock clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +93,15 @@ bench-cache: $(VENV)/.test models ## What the caches cost, hold and get wrong (R
 
 bench-queue: $(VENV)/.test models ## What lanes cost and keep of their promises, in virtual time and behind real servers.
 	@status=0; for part in bench_queue_sim bench_queue bench_queue_pressure; do $(BIN)/python -m loadtests.$$part || status=1; done; exit $$status
+
+bench-cores: $(VENV)/.test ## What a second process of the router costs and brings.
+	$(BIN)/python -m loadtests.bench_cores
+
+bench-streams: $(VENV)/.test ## 2,000 streams open at once on one core: exact, and in how much memory.
+	$(BIN)/python -m loadtests.bench_streams
+
+prove-memory: $(VENV)/.test ## Resident memory over REQUESTS=1000000 distinct requests.
+	$(BIN)/python -m loadtests.prove_memory --requests $(REQUESTS)
 
 prove-cache-kill: $(VENV)/.test models ## Kill the writing router 200 times; every later hit must be exact (resumable).
 	$(BIN)/python -m loadtests.prove_cache_kill --folder .bench/cache-kill --kills 200

@@ -25,6 +25,7 @@ _logger = logging.getLogger(__name__)
 _TICK_S = 0.02
 _CUT_S = 1.0
 _YOUNG_OBJECTS: Final = 20_000
+_BACKLOG: Final = 2048
 _STREAM_HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -147,10 +148,24 @@ def serve(app: ASGIApp, drain: Drain, *, host: str, port: int, lead_s: float = 0
     `lead_s` is how long new work is still done when `/health/ready` already says no, `drain_s` how long what runs then
     may take.
     """
+    listener = listen(host, port)
+    return 1 if listener is None else serve_from(listener, app, drain, lead_s=lead_s, drain_s=drain_s)
+
+
+def listen(host: str, port: int) -> socket.socket | None:
+    """A socket that listens; None, and a line in the log that says why, where that cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as exc:
+        _logger.error("Cannot listen on %s:%d (%s); stop its owner, or set listen.port.", host, port, exc.strerror)  # noqa: TRY400
+        return None
+
+
+def serve_from(listener: socket.socket, app: ASGIApp, drain: Drain, *, lead_s: float = 0.0, drain_s: float) -> int:
+    """As `serve`, from a socket that may be shared with other processes; it is closed at the end."""
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         loop="uvloop",
         http="httptools",
         lifespan="on",
@@ -163,12 +178,6 @@ def serve(app: ASGIApp, drain: Drain, *, host: str, port: int, lead_s: float = 0
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     server = DrainingServer(config, drain, lead_s=lead_s, drain_s=drain_s)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=config.backlog)
-    except OSError as exc:
-        _logger.error("Cannot listen on %s:%d (%s); stop its owner, or set listen.port.", host, port, exc.strerror)  # noqa: TRY400
-        return 1
     with listener:
         server.run([listener])
     return 0 if server.started and not drain.crashed else 1

@@ -22,6 +22,7 @@ from router.api.embeddings import embedding_routes
 from router.api.exchange import Service
 from router.api.failures import as_error_response
 from router.api.lanes import lane_routes
+from router.api.siblings import answer_sibling
 from router.api.status import status_routes
 from router.backends import Backend
 from router.backends.openai import OpenAIBackend
@@ -54,6 +55,9 @@ from router.lanes import Lanes
 from router.metering import Meter
 from router.pipeline import Pipeline, answer_anew
 from router.policy import Policy, make_policy
+from router.processes.quota_table import SharedAccounts
+from router.processes.serving import Membership
+from router.processes.siblings import Siblings
 from router.routing_metrics import PolicyCollector, RoutingMetrics
 from router.scoring import Scorer, UnknownScorer
 from router.scoring.service import ScoringService
@@ -87,15 +91,22 @@ class _Parts:
     steering: Steering
     backend_makers: Mapping[str, Callable[[], Backend]]
     make_tracing: "Callable[[], Tracing] | None"
+    siblings: Siblings
+    meter: Meter
 
 
-def create_app(config: Config, drain: Drain) -> Litestar:
+def create_app(config: Config, drain: Drain, membership: Membership | None = None) -> Litestar:
     """The router as an ASGI application; nothing is opened before its lifespan starts.
+
+    Args:
+        config: The configuration, or one process's part of it.
+        drain: The server's stop.
+        membership: What this process shares with others of the same router, if there are.
 
     Raises:
         ConfigError: a file that the configuration names is wrong.
     """
-    parts = _make_parts(config, drain)
+    parts = _make_parts(config, drain, membership)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -114,7 +125,7 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     )
 
 
-def _make_parts(config: Config, drain: Drain) -> _Parts:
+def _make_parts(config: Config, drain: Drain, membership: Membership | None) -> _Parts:
     admission = load_admission(config.keys_file)
     make_tracing = _tracing_maker(config)
     makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
@@ -133,7 +144,8 @@ def _make_parts(config: Config, drain: Drain) -> _Parts:
     telemetry.registry.register(PolicyCollector(policy))
     return _Parts(
         config, drain, admission, telemetry, routing_metrics, records, vectors, embedder, scorer, semantic, policy,
-        canaries, lanes, steering, makers, make_tracing,
+        canaries, lanes, steering, makers, make_tracing, Siblings(membership.place if membership else None),
+        _make_meter(config, membership),
     )  # fmt: skip
 
 
@@ -176,14 +188,23 @@ async def _open(parts: _Parts, stack: AsyncExitStack) -> tuple[Service, list[Job
         scorer=parts.scorer,
         telemetry=telemetry,
         drain=parts.drain,
-        meter=Meter(config.quotas),
+        meter=parts.meter,
+        siblings=parts.siblings,
         lanes=parts.lanes,
         steering=parts.steering,
         canaries=parts.canaries,
         caches=caches,
         tracing=tracing,
     )
+    await stack.enter_async_context(parts.siblings.answering(partial(answer_sibling, service)))
+    if parts.siblings.others:
+        jobs.append(parts.siblings.watch_parent())
     return service, jobs
+
+
+def _make_meter(config: Config, membership: Membership | None) -> Meter:
+    table = membership.quotas if membership else None
+    return Meter(config.quotas, SharedAccounts(config.quotas, table) if table else None)
 
 
 async def _open_tracing(parts: _Parts, stack: AsyncExitStack) -> "Tracing | None":

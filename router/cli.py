@@ -6,13 +6,17 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from socket import socket
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from edge.engine.settings import ConfigError
 from router.admission import digest, new_key
 from router.config import Config, json_schema, load_config
+
+if TYPE_CHECKING:
+    from router.processes.serving import Membership
 
 Made = TypeVar("Made")
 
@@ -94,26 +98,49 @@ def main() -> None:
 @click.option(
     "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), help="What to log."
 )
-def serve(path: Path, log_level: str) -> None:
+@click.option("--processes", type=click.IntRange(1, 64), help="How many share the port; else the file says.")
+def serve(path: Path, log_level: str, processes: int | None) -> None:
     """Run the router until SIGTERM or Ctrl-C; then drain and exit 0.
 
     \b
     Example:
       hybrid serve --config .demo/router.yaml
     """
+    from router.processes.serving import prepare_files, serve_together  # noqa: PLC0415 - only needed here
+
+    config = _or_exit(lambda: load_config(path, processes))
+    _set_up_log(log_level)
+    logging.getLogger("router.audit").setLevel(logging.INFO)  # whatever else is left out
+    _or_exit(lambda: prepare_files(config))
+    if config.keys_file is None:
+        click.echo(f"No keys_file is set: open to everyone who reaches {config.listen.host} (loopback only).", err=True)
+    sys.exit(_serve_alone(config) if config.processes == 1 else serve_together(config, _serve_part))
+
+
+def _serve_alone(config: Config) -> int:
     from edge.serving import Drain  # noqa: PLC0415 - other commands do not need the server's packages
     from edge.serving import serve as serve_app  # noqa: PLC0415
     from router.app import create_app  # noqa: PLC0415
 
-    config = _load(path)
-    _set_up_log(log_level)
-    logging.getLogger("router.audit").setLevel(logging.INFO)  # whatever else is left out
     drain = Drain()
     app = _or_exit(lambda: create_app(config, drain))
-    if config.keys_file is None:
-        click.echo(f"No keys_file is set: open to everyone who reaches {config.listen.host} (loopback only).", err=True)
     listen, limits = config.listen, config.limits
-    sys.exit(serve_app(app, drain, host=listen.host, port=listen.port, lead_s=limits.lead_s, drain_s=limits.drain_s))
+    return serve_app(app, drain, host=listen.host, port=listen.port, lead_s=limits.lead_s, drain_s=limits.drain_s)
+
+
+def _serve_part(config: Config, listener: socket, membership: "Membership") -> int:
+    """In a process of its own: what it needs is imported here, since the parent forks and stays small."""
+    from edge.serving import Drain, serve_from  # noqa: PLC0415
+    from router.app import create_app  # noqa: PLC0415
+
+    drain = Drain()
+    try:
+        app = create_app(config, drain, membership)
+    except ConfigError as exc:
+        click.echo(f"Error: {exc}", err=True)
+        return 1
+    limits = config.limits
+    return serve_from(listener, app, drain, lead_s=limits.lead_s, drain_s=limits.drain_s)
 
 
 def _set_up_log(level: str) -> None:

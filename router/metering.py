@@ -30,10 +30,17 @@ class Charge:
 class Meter:
     """For one thread. Tokens are estimated from what all targets took."""
 
-    def __init__(self, config: Quotas, clock: Callable[[], float] = time.monotonic) -> None:
-        quotas = (config.default, *config.tenants.values())
-        self._limits = any(q.requests_per_min is not None or q.tokens_per_min is not None for q in quotas)
-        self._accounts = Accounts(config)
+    def __init__(
+        self, config: Quotas, accounts: Accounts | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """
+        Args:
+            config: Limits.
+            accounts: Where they are counted; None: here alone.
+            clock: In seconds; the same for all who count there.
+        """
+        self._limits = config.limited
+        self._accounts = Accounts(config) if accounts is None else accounts
         self._clock = clock
         self.estimator = Estimator()
 

@@ -31,6 +31,15 @@ class Bucket:
             self._at = now
         return self._level
 
+    @property
+    def state(self) -> tuple[float, float]:
+        """The level, and when it was that."""
+        return self._level, self._at
+
+    @state.setter
+    def state(self, state: tuple[float, float]) -> None:
+        self._level, self._at = state
+
     def take(self, amount: float, now: float) -> None:
         """Without asking; less than none gives back."""
         self._level = min(self.size, self.level(now) - amount)
@@ -62,6 +71,7 @@ class Account:
 class QuotaHold:
     """Tokens taken by estimate, until `Accounts.settle`."""
 
+    tenant: str
     account: Account
     tokens: float
     open: bool = True
@@ -92,7 +102,7 @@ class Accounts:
         Raises:
             QuotaError: there is too little left; with the time until there is enough, if ever.
         """
-        account = self._account(tenant, now)
+        account = self.account(tenant, now)
         for bucket, amount, name in ((account.requests, 1.0, "requests"), (account.tokens, tokens, "tokens")):
             if bucket is None or amount <= bucket.level(now):
                 continue
@@ -111,7 +121,7 @@ class Accounts:
             account.requests.take(1.0, now)
         if account.tokens is not None:
             account.tokens.take(tokens, now)
-        return QuotaHold(account, tokens)
+        return QuotaHold(tenant, account, tokens)
 
     def settle(self, hold: QuotaHold, used: float, now: float) -> None:
         """The request is over and took so many tokens, 0 if it never ran. Only the first time counts."""
@@ -121,7 +131,7 @@ class Accounts:
 
     def allowances(self, tenant: str, now: float) -> tuple[Allowance | None, Allowance | None]:
         """Of requests and of tokens, those that are limited."""
-        account = self._account(tenant, now)
+        account = self.account(tenant, now)
         return _allow(account.requests, now), _allow(account.tokens, now)
 
     def headers(self, tenant: str, now: float) -> dict[str, str]:
@@ -138,7 +148,8 @@ class Accounts:
             )
         }
 
-    def _account(self, tenant: str, now: float) -> Account:
+    def account(self, tenant: str, now: float) -> Account:
+        """A tenant's buckets, full ones if it is new."""
         account = self._accounts.get(tenant)
         if account is None:
             quota = self._config.tenants.get(tenant, self._config.default)

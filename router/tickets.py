@@ -11,7 +11,7 @@ A ticket's states, every one but the first two final:
           '-> REFUSED, EXPIRED
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 from math import inf
@@ -108,6 +108,16 @@ class ClassStatistics:
     oldest_wait_s: float
     count: Tally
 
+    @classmethod
+    def total(cls, classes: Sequence[Self]) -> Self:
+        """Of one class in several processes."""
+        return cls(
+            sum(one.waiting for one in classes),
+            sum(one.waiting_tokens for one in classes),
+            max(one.oldest_wait_s for one in classes),
+            Tally.total(one.count for one in classes),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TenantStatistics:
@@ -119,6 +129,12 @@ class TenantStatistics:
     waiting_tokens: float
     count: Tally
 
+    @classmethod
+    def total(cls, tenants: Sequence[Self]) -> Self:
+        """Of one tenant and class in several processes."""
+        waiting, tokens = sum(one.waiting for one in tenants), sum(one.waiting_tokens for one in tenants)
+        return cls(tenants[0].tenant, tenants[0].priority, waiting, tokens, Tally.total(one.count for one in tenants))
+
 
 @dataclass(frozen=True, slots=True)
 class LaneStatistics:
@@ -129,3 +145,14 @@ class LaneStatistics:
     backlog: int
     classes: Mapping[Priority, ClassStatistics]
     tenants: tuple[TenantStatistics, ...]
+
+    @classmethod
+    def total(cls, lanes: Sequence[Self]) -> Self:
+        """Of one target's lanes in several processes."""
+        classes = {p: ClassStatistics.total([lane.classes[p] for lane in lanes]) for p in lanes[0].classes}
+        by_tenant: dict[tuple[str, Priority], list[TenantStatistics]] = {}
+        for one in (tenant for lane in lanes for tenant in lane.tenants):
+            by_tenant.setdefault((one.tenant, one.priority), []).append(one)
+        tenants = sorted(map(TenantStatistics.total, by_tenant.values()), key=lambda t: t.waiting_tokens, reverse=True)
+        slots, running, backlog = (sum(c) for c in zip(*((n.slots, n.running, n.backlog) for n in lanes), strict=True))
+        return cls(slots, running, backlog, classes, tuple(tenants))

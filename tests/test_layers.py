@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("router.embedder", "router.turns", "router.backlog", "router.tickets"),
     ("router.admission", "router.scoring", "router.backends", "router.policy", "router.forecast"),
+    ("router.processes",),
     (
         "router.health",
         "router.hold",

@@ -1,5 +1,6 @@
 """`GET /v1/cache` (statistics) and `DELETE /v1/cache` (flush), for operators."""
 
+import asyncio
 import logging
 from datetime import UTC, datetime
 from functools import partial
@@ -15,9 +16,10 @@ from router.admission import TenantName
 from router.api.asking import Asker
 from router.api.exchange import Exchange, HttpRequest, converse, json_answer
 from router.cache import FlushReport, Selector, TierName
-from router.cache.statistics import Caches
+from router.cache.statistics import CacheReport, Caches
 from router.decision import AUTO, Tier
 from router.errors import ForbiddenError, RequestError, UnknownUrlError
+from router.processes.siblings import AskCaches, AskFlush, Siblings
 
 URL = "/v1/cache"
 _SWITCHES = {"true": True, "false": False}
@@ -65,7 +67,9 @@ def cache_routes() -> list[HTTPRouteHandler]:
 
 
 async def _report(exchange: Exchange, asker: Asker, _: bytes) -> ASGIApp:
-    return json_answer(_encode(_open(exchange, asker).report()), {"x-request-id": asker.request_id})
+    own = _open(exchange, asker).report()
+    reports = [own, *await exchange.service.siblings.ask(AskCaches(), CacheReport)]
+    return json_answer(_encode(CacheReport.total(reports)), {"x-request-id": asker.request_id})
 
 
 async def _flush(query: list[tuple[str, str]], exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
@@ -75,11 +79,30 @@ async def _flush(query: list[tuple[str, str]], exchange: Exchange, asker: Asker,
     order = read_order(query)
     report: FlushReport | None = None
     try:
-        report = await caches.flush(order.selector, dry_run=order.dry_run)
+        report = await _flush_everywhere(exchange.service.siblings, caches, order)
     finally:  # also one whose client hung up has begun
         if not order.dry_run:
             _write_audit(asker, order.selector, report)
     return json_answer(_encode(report), {"x-request-id": asker.request_id})
+
+
+async def _flush_everywhere(siblings: Siblings, caches: Caches, order: FlushOrder) -> FlushReport:
+    """In every process.
+
+    Raises:
+        SiblingError: one did not confirm it; all others flushed.
+    """
+    question = AskFlush(order.selector, order.dry_run)
+    own, others = await asyncio.gather(
+        caches.flush(order.selector, dry_run=order.dry_run),
+        siblings.ask(question, FlushReport),
+        return_exceptions=True,
+    )
+    if isinstance(own, BaseException):
+        raise own
+    if isinstance(others, BaseException):
+        raise others
+    return FlushReport.total([own, *others])
 
 
 def read_order(query: list[tuple[str, str]]) -> FlushOrder:

@@ -7,11 +7,13 @@ from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 from msgspec import Struct
+from msgspec.structs import replace
 
 from router.api.asking import Asker
 from router.api.exchange import Exchange, HttpRequest, Service, converse, json_answer
 from router.errors import ForbiddenError
 from router.lanes import Kind
+from router.processes.siblings import AskCanaries
 
 URL = "/v1/canaries"
 
@@ -60,7 +62,14 @@ def canary_routes() -> list[HTTPRouteHandler]:
 async def _report(exchange: Exchange, asker: Asker, _: bytes) -> ASGIApp:
     if not asker.client.operator:
         raise ForbiddenError("Only an operator's key may see the canaries (`operator: true` in the keys file).")
-    service, canaries = exchange.service, exchange.service.canaries
+    service = exchange.service
+    reports = [report_canaries(service), *await service.siblings.ask(AskCanaries(), CanariesReport)]
+    return json_answer(msgspec.json.encode(_sum(reports)), {"x-request-id": asker.request_id})
+
+
+def report_canaries(service: Service) -> CanariesReport:
+    """This process's."""
+    canaries = service.canaries
     pairs = [
         CanaryReport(
             _report_version(service, stable, 1.0 - canaries.share(name)),
@@ -68,7 +77,30 @@ async def _report(exchange: Exchange, asker: Asker, _: bytes) -> ASGIApp:
         )
         for name, stable in canaries.pairs.items()
     ]
-    return json_answer(msgspec.json.encode(CanariesReport(pairs)), {"x-request-id": asker.request_id})
+    return CanariesReport(pairs)
+
+
+def _sum(reports: Sequence[CanariesReport]) -> CanariesReport:
+    """Of all processes."""
+    pairs = zip(*(report.pairs for report in reports), strict=True)
+    return CanariesReport(
+        [CanaryReport(_sum_version([p.stable for p in same]), _sum_version([p.canary for p in same])) for same in pairs]
+    )
+
+
+def _sum_version(reports: Sequence[VersionReport]) -> VersionReport:
+    """Name, version and share are those of the first: all look at the same target and the same file."""
+    done = sum(one.done for one in reports)
+    return replace(
+        reports[0],
+        up=any(one.up for one in reports),
+        started=sum(one.started for one in reports),
+        done=done,
+        failed=sum(one.failed for one in reports),
+        mean_s=sum(one.done * (one.mean_s or 0.0) for one in reports) / done if done else None,
+        prompt_tokens=sum(one.prompt_tokens for one in reports),
+        completion_tokens=sum(one.completion_tokens for one in reports),
+    )
 
 
 def _report_version(service: Service, target: str, share: float) -> VersionReport:

@@ -27,6 +27,7 @@ from router.health import Health
 from router.lanes import Lanes
 from router.metering import Charge, Meter
 from router.pipeline import Origin, Pipeline
+from router.processes.siblings import Siblings
 from router.query import EmbeddingQuery, Query, Usage
 from router.request_log import RequestRecord
 from router.scoring import Scorer
@@ -57,6 +58,7 @@ class Service:
     lanes: Lanes
     steering: Steering
     canaries: Canaries
+    siblings: Siblings
     caches: Caches | None = None
     tracing: "Tracing | None" = None
 

@@ -1,6 +1,7 @@
 """`GET /v1/lanes`, for operators."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import msgspec
 from litestar import get
@@ -9,10 +10,12 @@ from litestar.types import ASGIApp
 from msgspec import Struct
 
 from router.api.asking import Asker
-from router.api.exchange import Exchange, HttpRequest, converse, json_answer
+from router.api.exchange import Exchange, HttpRequest, Service, converse, json_answer
 from router.errors import ForbiddenError
 from router.lanes import LaneReport
 from router.pressure import Statistics
+from router.processes.siblings import AskLanes
+from router.tickets import LaneStatistics
 
 URL = "/v1/lanes"
 
@@ -39,5 +42,24 @@ async def _report(exchange: Exchange, asker: Asker, _: bytes) -> ASGIApp:
     if not asker.client.operator:
         raise ForbiddenError("Only an operator's key may see the lanes (`operator: true` in the keys file).")
     service = exchange.service
-    report = LanesReport(service.lanes.statistics(), service.steering.statistics(), service.health.targets())
-    return json_answer(msgspec.json.encode(report), {"x-request-id": asker.request_id})
+    reports = [report_lanes(service), *await service.siblings.ask(AskLanes(), LanesReport)]
+    return json_answer(msgspec.json.encode(_sum(reports)), {"x-request-id": asker.request_id})
+
+
+def report_lanes(service: Service) -> LanesReport:
+    """This process's."""
+    return LanesReport(service.lanes.statistics(), service.steering.statistics(), service.health.targets())
+
+
+def _sum(reports: Sequence[LanesReport]) -> LanesReport:
+    """What they have is added up, their shifts are averaged, and a target is up that is so for one."""
+    if len(reports) == 1:
+        return reports[0]
+    lanes = [
+        LaneReport(same[0].target, same[0].kind, LaneStatistics.total([lane.now for lane in same]))
+        for same in zip(*(report.lanes for report in reports), strict=True)
+    ]
+    shifts = [report.pressure for report in reports]
+    pressure = Statistics(fmean(one.offset for one in shifts), sum(one.turns for one in shifts))
+    targets = {name: any(report.targets.get(name) for report in reports) for name in reports[0].targets}
+    return LanesReport(lanes, pressure, targets)

@@ -14,6 +14,8 @@ from router.api.exchange import Exchange, HttpRequest, Service, converse, json_a
 from router.choosing import ExplainedDecision
 from router.decision import AUTO, Tier
 from router.errors import UnknownModelError
+from router.processes.metrics_text import join_metrics
+from router.processes.siblings import AskMetrics
 from router.wire import ChatRequest
 
 ROUTE_URL = "/v1/route"
@@ -127,9 +129,18 @@ def _health_handlers() -> list[HTTPRouteHandler]:
 
     @get("/metrics")
     async def metrics(request: HttpRequest) -> ASGIApp:
-        return ASGIResponse(body=_service(request).telemetry.render(), media_type="text/plain; version=0.0.4")
+        return ASGIResponse(body=await _render_metrics(_service(request)), media_type="text/plain; version=0.0.4")
 
     return [live, ready, metrics]
+
+
+async def _render_metrics(service: Service) -> bytes:
+    """Those of all processes; one that does not answer is missing, and said to be."""
+    siblings = service.siblings
+    if not siblings.others:
+        return service.telemetry.render()
+    pages = {**await siblings.ask_each(AskMetrics()), siblings.index: service.telemetry.render()}
+    return join_metrics(dict(sorted(pages.items())))
 
 
 def _service(request: HttpRequest) -> Service:

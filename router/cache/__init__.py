@@ -97,6 +97,21 @@ class TierStatistics(Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     open: bool = False
 
+    @classmethod
+    def total(cls, tiers: "Sequence[TierStatistics]") -> "TierStatistics":
+        """Of one tier in several processes; all have the same records in the shared one, and count them once."""
+        together = max if tiers[0].tier is TierName.SHARED else sum
+        return cls(
+            tier=tiers[0].tier,
+            **{name: sum(getattr(one, name) for one in tiers) for name in _COUNTS},
+            **{name: together(getattr(one, name) for one in tiers) for name in ("entries", "bytes", "most_bytes")},
+            seconds=sum(one.seconds for one in tiers),
+            open=any(one.open for one in tiers),
+        )
+
+
+_COUNTS = ("hits", "misses", "writes", "evictions", "errors", "corrupt", "dropped")
+
 
 class FlushReport(Struct, frozen=True, kw_only=True):
     """How many records each tier had of those selected; None: the tier could not be asked (it will be told later)."""
@@ -104,6 +119,19 @@ class FlushReport(Struct, frozen=True, kw_only=True):
     selector: Selector
     dry_run: bool
     records: dict[TierName, int | None]
+
+    @classmethod
+    def total(cls, reports: "Sequence[FlushReport]") -> "FlushReport":
+        """Of several processes, each with records of its own but in the shared tier."""
+        records = {tier: _together(tier, [report.records[tier] for report in reports]) for tier in reports[0].records}
+        return cls(selector=reports[0].selector, dry_run=reports[0].dry_run, records=records)
+
+
+def _together(tier: TierName, counts: "list[int | None]") -> int | None:
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts):
+        return None
+    return max(known) if tier is TierName.SHARED else sum(known)
 
 
 class CacheTier(Protocol):

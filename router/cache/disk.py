@@ -14,7 +14,7 @@ from router.cache.worker import Worker
 from router.config import cache as config
 
 Result = TypeVar("Result")
-_FILE: Final = "records.sqlite3"
+FILE: Final = "records.sqlite3"
 _READS_WAITING: Final = 256
 _WRITES_WAITING: Final = 16
 """Fewer, since each holds a batch of records."""
@@ -33,7 +33,7 @@ class DiskTier:
     name = TierName.DISK
 
     def __init__(self, tier: config.DiskTier, flushes: Flushes) -> None:
-        self._path = tier.folder / _FILE
+        self._path = tier.folder / FILE
         self._most_bytes = tier.most_bytes
         self._flushes = flushes
         self._used = Used()

@@ -16,6 +16,12 @@ class CacheStatistics(Struct, frozen=True, kw_only=True):
     hits: int = 0
     misses: int = 0
 
+    @classmethod
+    def total(cls, caches: "Sequence[CacheStatistics]") -> "CacheStatistics":
+        """Of one cache in several processes; only what every cache says."""
+        hits, misses = sum(one.hits for one in caches), sum(one.misses for one in caches)
+        return CacheStatistics(kind=caches[0].kind, hits=hits, misses=misses)
+
 
 class CountedCache(Protocol):
     """A cache that says how it does; never waits."""
@@ -28,6 +34,15 @@ class CacheReport(Struct, frozen=True):
 
     tiers: Sequence[TierStatistics]
     caches: Sequence[CacheStatistics]
+
+    @classmethod
+    def total(cls, reports: "Sequence[CacheReport]") -> "CacheReport":
+        """Of several processes."""
+        if len(reports) == 1:
+            return reports[0]
+        tiers = zip(*(report.tiers for report in reports), strict=True)
+        caches = zip(*(report.caches for report in reports), strict=True)
+        return CacheReport([TierStatistics.total(same) for same in tiers], [CacheStatistics.total(c) for c in caches])
 
 
 class Flushable(Protocol):

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from edge.engine.settings import ConfigError, read_settings
-from router.config.cache import Cache
+from router.config.cache import LEAST_DISK_BYTES, LEAST_MEMORY_BYTES, Cache
 from router.config.lanes import Lane, Pressure, Quotas
 from router.config.section import Name, Seconds, Section, Share
 from router.config.tracing import Tracing
@@ -19,6 +20,7 @@ from router.query import Capability
 GENERAL_ARTIFACT: Final = Path(__file__).parents[1] / "scoring" / "general.score.json"
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Amount = Annotated[float, Meta(gt=0, le=1e9)]
+Processes = Annotated[int, Meta(ge=1, le=64)]
 TokenPrice = Annotated[float, Meta(ge=0, le=1e9)]
 
 
@@ -227,9 +229,10 @@ AnyTarget = OpenAITarget | TritonTarget
 
 
 class Config(Section, frozen=True):
-    """The whole file."""
+    """The whole file. `processes` serve one port together, and divide slots, backlogs and caches among them."""
 
     targets: Annotated[dict[Name, AnyTarget], Meta(min_length=1)]
+    processes: Processes = 1
     listen: Listen = Listen()
     limits: Limits = Limits()
     probe: Probe = Probe()
@@ -271,13 +274,17 @@ class Config(Section, frozen=True):
         return Target(name, section.tier, section.supports, section.canary.of if section.canary else None)
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, processes: int | None = None) -> Config:
     """Read and check a file; relative paths inside it start at its folder.
+
+    With `processes` that many count, whatever the file says.
 
     Raises:
         ConfigError: one line naming file, key, value and fix.
     """
     config = read_settings(path, Config, fix="`hybrid schema` prints what is allowed")
+    if processes is not None:
+        config = replace(config, processes=processes)
     complaint = next((c for check in _CHECKS if (c := check(config))), None)
     if complaint:
         raise ConfigError(f"{path}: {complaint}")
@@ -346,18 +353,19 @@ def _check_budget(config: Config) -> str | None:
     policy = config.policy
     if not isinstance(policy, BudgetPolicy):
         return None
-    limits = [limit for limit in (policy.per_hour, policy.per_day) if limit is not None]
+    limits = [limit / config.processes for limit in (policy.per_hour, policy.per_day) if limit is not None]
     if not limits:
         return "policy: a budget without a limit; set per_hour, per_day or both"
     if policy.state_file is not None and not policy.state_file.parent.is_dir():
         return f"policy.state_file: {policy.state_file.parent} is not a folder; create it"
+    shared = " (a process's part)" if config.processes > 1 else ""
     for name, target in config.targets.items():
         if target.tier is Tier.CLOUD and target.chat_model and target.price is None:
             return f"targets.{name}.price: missing; a budget needs the price of every cloud target that chats"
         answer = target.price.longest_answer if target.price else 0.0
         if answer > min(limits):
             return (
-                f"policy: {min(limits):g} cannot pay one answer of {name} (up to {answer:g}); "
+                f"policy: {min(limits):g}{shared} cannot pay one answer of {name} (up to {answer:g}); "
                 f"raise it, or lower targets.{name}.price.most_completion_tokens"
             )
     return None
@@ -409,6 +417,31 @@ def _check_pressure(config: Config) -> str | None:
     return f"pressure.enabled: there is no {lacking} target to move load from or to; add one, or disable it"
 
 
+def _check_processes(config: Config) -> str | None:
+    """Every process needs a part of what is divided, and some things cannot be."""
+    count = config.processes
+    if count == 1:
+        return None
+    fix = f"raise it, or set processes below {count}"
+    for name, target in config.targets.items():
+        for key, lane, used in (
+            ("lane", target.lane, target.chat_model),
+            ("embedding_lane", target.embedding_lane, target.embedding_model),
+        ):
+            where, slots = ("adaptive.most", lane.adaptive.most) if lane.adaptive else ("slots", lane.slots)
+            if used and slots < count:
+                return f"targets.{name}.{key}.{where}: {slots} cannot be divided by {count} processes; {fix}"
+    tiers = config.cache.tiers
+    for key, tier, least in (("memory", tiers.memory, LEAST_MEMORY_BYTES), ("disk", tiers.disk, LEAST_DISK_BYTES)):
+        if tier is not None and tier.most_bytes // count < least:
+            return f"cache.tiers.{key}.most_bytes: {tier.most_bytes} leaves each process less than {least}; {fix}"
+    if config.cache.semantic.enabled:
+        return "cache.semantic.enabled: its index belongs to one process; set processes to 1 and run replicas instead"
+    if isinstance(config.policy, BudgetPolicy) and config.policy.state_file is None:
+        return "policy.state_file: missing; of several processes one that is restarted must know what it has spent"
+    return None
+
+
 def _check_files(config: Config) -> str | None:
     shared = config.cache.tiers.shared
     files = {
@@ -441,5 +474,6 @@ _CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _check_cache,
     _check_canaries,
     _check_pressure,
+    _check_processes,
     _check_files,
 )

@@ -11,19 +11,21 @@ from router.config.section import Name, Seconds, Section, Share
 
 Lifetime = Annotated[float, Meta(ge=0, le=31_536_000)]
 MOST_RECORD_BYTES = 4_194_304
+LEAST_MEMORY_BYTES = 65_536
+LEAST_DISK_BYTES = 4_194_304
 
 
 class MemoryTier(Section, frozen=True):
     """Inside the process; `most_bytes` counts keys, values and what Python adds to them."""
 
-    most_bytes: Annotated[int, Meta(ge=65_536)] = 67_108_864
+    most_bytes: Annotated[int, Meta(ge=LEAST_MEMORY_BYTES)] = 67_108_864
 
 
 class DiskTier(Section, frozen=True, kw_only=True):
     """A database in `folder` (this router's alone), at most `most_bytes` on disk; survives restarts and kills."""
 
     folder: Path
-    most_bytes: Annotated[int, Meta(ge=4_194_304)] = 1_073_741_824
+    most_bytes: Annotated[int, Meta(ge=LEAST_DISK_BYTES)] = 1_073_741_824
 
 
 class SharedTier(Section, frozen=True, kw_only=True):

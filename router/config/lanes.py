@@ -105,6 +105,12 @@ class Quotas(Section, frozen=True):
     weights: dict[TenantName, Annotated[float, Meta(gt=0, le=1000)]] = msgspec.field(default_factory=dict)
     most_tenants: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
 
+    @property
+    def limited(self) -> bool:
+        """Whether anybody has limits."""
+        quotas = (self.default, *self.tenants.values())
+        return any(q.requests_per_min is not None or q.tokens_per_min is not None for q in quotas)
+
 
 class Pressure(Section, frozen=True):
     """Load-aware routing: how far load may move the threshold, in log-odds, so that answers begin within `objective_s`.
