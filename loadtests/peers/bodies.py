@@ -69,9 +69,7 @@ def request_head(length: int, headers: Mapping[str, str]) -> bytes:
 
 def write_lua(path: Path, bodies: Sequence[Body], headers: Mapping[str, str]) -> None:
     """The requests as a Lua table of pairs, for turn.lua."""
-    pairs = (
-        f"{{{_lua(request_head(body.length, headers) + body.before)},{_lua(body.after)}}}" for body in bodies
-    )
+    pairs = (f"{{{_lua(request_head(body.length, headers) + body.before)},{_lua(body.after)}}}" for body in bodies)
     path.write_text("return {\n" + ",\n".join(pairs) + "\n}\n")
 
 

@@ -1,9 +1,10 @@
 """Who is measured, and how each is started: as its makers ship it, on one core, before the same upstream."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,10 +52,12 @@ class Contestant:
 
     name: str
     prepare: Callable[[Place], Start]
-    slow: bool = False
-    """Whether a few hundred requests a second are much for it."""
+    most_connections: int = 4096
+    """With more of them a turn would be over before the first answers."""
     dispatches: bool = True
     """Whether it asks the upstream at all."""
+    is_router: bool = False
+    """Whether it is ours, with metrics to read."""
 
 
 def _module(name: str) -> list[str]:
@@ -71,11 +74,28 @@ def _bare_dispatch(place: Place) -> Start:
 
 
 def _router(place: Place) -> Start:
+    return _unchecked(_start_router(place, {}))
+
+
+def _unchecked(start: Start) -> Start:
+    """A dispatch is one call: nearly all of the demo's scores put the edge's answer on trial, most of them for a second
+    call.
+    """
+    return replace(start, headers={**start.headers, "x-answer-check": "off"})
+
+
+def _checking_router(place: Place) -> Start:
     return _start_router(place, {})
 
 
+def _lean_router(place: Place) -> Start:
+    return _unchecked(_start_router(place, {"scoring": {"use_embedding": "never"}}))
+
+
 def _semantic_router(place: Place) -> Start:
-    return _start_router(place, {"scoring": {"use_embedding": "always"}, "cache": {"semantic": {"enabled": True}}})
+    return _unchecked(
+        _start_router(place, {"scoring": {"use_embedding": "always"}, "cache": {"semantic": {"enabled": True}}})
+    )
 
 
 def _start_router(place: Place, changes: Mapping[str, Mapping[str, Any]]) -> Start:
@@ -95,7 +115,7 @@ def _start_router(place: Place, changes: Mapping[str, Mapping[str, Any]]) -> Sta
     target = {"backend": "openai", "url": place.upstream, "chat_model": MODEL, "lane": lane}
     content["targets"] = {f"{tier}-demo": {**target, "tier": tier} for tier in ("edge", "cloud")}
     for section, change in changes.items():
-        content[section] = {**content[section], **change}
+        content[section] = {**content.get(section, {}), **change}
     file = place.folder / "router.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     return Start(
@@ -138,8 +158,13 @@ http {{
 """
 
 
+def find_nginx() -> str | None:
+    """Its program, which is not on everybody's path."""
+    return shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
+
+
 def _nginx(place: Place) -> Start:
-    program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    program = find_nginx()
     if program is None:
         raise ProcessError("nginx is not installed (Debian: apt-get install nginx-light)")
     file = place.folder / "nginx.conf"
@@ -172,7 +197,7 @@ def _rust_options(place: Place) -> list[str]:
         "--port": str(place.port),
         "--worker-urls": place.upstream,
         "--policy": "round_robin",
-        "--log-level": "warning",
+        "--log-level": "error",
         "--prometheus-port": str(free_port()),
     }
     return [word for option in options.items() for word in option]
@@ -180,9 +205,11 @@ def _rust_options(place: Place) -> list[str]:
 
 def _litellm(place: Place) -> Start:
     program = Path(_peer_python("litellm")).with_name("litellm")
+    key = f"sk-{new_key()}"
     parameters = {"model": f"openai/{MODEL}", "api_base": f"{place.upstream}/v1", "api_key": "none"}
     content = {
         "model_list": [{"model_name": MODEL, "litellm_params": parameters}],
+        "general_settings": {"master_key": key},
         "litellm_settings": {"telemetry": False},
     }
     file = place.folder / "litellm.yaml"
@@ -190,16 +217,21 @@ def _litellm(place: Place) -> Start:
     return Start(
         [str(program), "--config", str(file), "--host", "127.0.0.1", "--port", str(place.port)],
         place.url + "/health/liveliness",
+        {"Authorization": f"Bearer {key}"},
         environment={"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"},
     )
 
 
 BARE: Final = Contestant("bare Litestar", _bare, dispatches=False)
 BARE_DISPATCH: Final = Contestant("bare Litestar + transport", _bare_dispatch)
-ROUTER: Final = Contestant("this router", _router)
-SEMANTIC_ROUTER: Final = Contestant("this router, semantic", _semantic_router)
+ROUTER: Final = Contestant("this router", _router, is_router=True)
+CHECKING_ROUTER: Final = Contestant("this router, answers checked", _checking_router, is_router=True)
+LEAN_ROUTER: Final = Contestant("this router, never embedding", _lean_router, is_router=True)
+SEMANTIC_ROUTER: Final = Contestant("this router, semantic", _semantic_router, is_router=True)
 NGINX: Final = Contestant("nginx", _nginx)
 VLLM: Final = Contestant("vllm-router", _vllm_router)
 SGLANG: Final = Contestant("sglang-router", _sglang_router)
-LITELLM: Final = Contestant("LiteLLM", _litellm, slow=True)
-CONTESTANTS: Final = (ROUTER, SEMANTIC_ROUTER, BARE, BARE_DISPATCH, NGINX, VLLM, SGLANG, LITELLM)
+LITELLM: Final = Contestant("LiteLLM", _litellm, most_connections=64)
+CONTESTANTS: Final = (
+    ROUTER, CHECKING_ROUTER, LEAN_ROUTER, SEMANTIC_ROUTER, BARE, BARE_DISPATCH, NGINX, VLLM, SGLANG, LITELLM,
+)  # fmt: skip

@@ -95,13 +95,13 @@ class Pinned:
     def wait_ready(self, url: str, limit_s: float) -> None:
         """
         Raises:
-            ProcessError: it died, or did not answer with a success in time.
+            ProcessError: it died, or did not answer in time with anything but a server's error.
         """
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
             self.check()
             try:
-                if httpx.get(url, timeout=2, trust_env=False).is_success:
+                if not httpx.get(url, timeout=2, trust_env=False).is_server_error:
                     return
             except httpx.HTTPError:
                 pass

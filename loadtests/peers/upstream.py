@@ -1,8 +1,8 @@
 """
 The least that OpenAI's API looks like, with answers encoded beforehand: the upstream of every contestant.
 
-A whole answer is one write. A stream is `CHUNKS` events, each a write of its own: the first at once, then one a tick, so
-that a router which keeps up sees every event by itself, as it would from a model. No model runs here; one would hide
+A whole answer is one write. A stream is `CHUNKS` events, each a write of its own: the first at once, then one a tick,
+so that a router which keeps up sees every event by itself, as it would from a model. No model runs here; one would hide
 the router. `GET /asked` says how many answers were asked for, so that a cache in a contestant would show.
 """
 
@@ -20,7 +20,7 @@ from edge import wire
 
 CHUNKS: Final = 100
 TICK_S: Final = 0.002
-TOKEN: Final = "token "
+WORD: Final = "token "
 MODEL: Final = "auto"
 CHAT_URL: Final = "/v1/chat/completions"
 _END: Final = b"\r\n\r\n"
@@ -44,7 +44,7 @@ class Asked(msgspec.Struct):
 
 def whole_answer() -> bytes:
     """A chat completion of some 300 bytes."""
-    choice = wire.ChatChoice(0, wire.AssistantMessage(TOKEN * 8), "stop")
+    choice = wire.ChatChoice(0, wire.AssistantMessage(WORD * 8), "stop")
     return _encode(wire.ChatCompletion(id="chatcmpl-1", created=1, model=MODEL, choices=[choice], usage=_USAGE))
 
 
@@ -52,7 +52,7 @@ def streamed_answer() -> list[bytes]:
     """The events of a stream of `CHUNKS` tokens; the last brings `[DONE]` along."""
     events = []
     for place in range(CHUNKS):
-        delta = wire.ChatDelta("assistant" if place == 0 else None, TOKEN)
+        delta = wire.ChatDelta("assistant" if place == 0 else None, WORD)
         choice = wire.ChatChunkChoice(0, delta, "stop" if place == CHUNKS - 1 else None)
         chunk = wire.ChatCompletionChunk(id="chatcmpl-1", created=1, model=MODEL, choices=[choice])
         events.append(b"data: " + _encode(chunk) + b"\n\n")

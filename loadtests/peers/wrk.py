@@ -66,8 +66,9 @@ class Wrk:
             raise ProcessError("wrk is not installed (Debian: apt-get install wrk)")
         return cls(program, core)
 
-    def load(self, url: str, bodies: Path, *, first: int, connections: int, for_s: int) -> Load:
-        """Every connection asks again as soon as it is answered; the bodies are those from number `first` on.
+    def load(self, url: str, bodies: Path, *, first: int, step: int, connections: int, for_s: int) -> Load:
+        """Every connection asks again as soon as it is answered; the bodies are those from number `first` on,
+        or with a `step` of 0 that one again and again.
 
         Raises:
             ProcessError: wrk failed.
@@ -76,14 +77,14 @@ class Wrk:
         result.unlink(missing_ok=True)
         command = [
             self.program, "-t1", f"-c{connections}", f"-d{for_s}s", f"--timeout={_GRACE_S}s", f"-s{_SCRIPT}", url,
-            "--", str(bodies), str(first), str(result),
+            "--", str(bodies), str(first), str(step), str(result),
         ]  # fmt: skip
         done = subprocess.run(
             command,
             capture_output=True,
             timeout=for_s + _GRACE_S,
             check=False,
-            preexec_fn=partial(os.sched_setaffinity, 0, {self.core}),  # noqa: PLW1509 - no other threads
+            preexec_fn=partial(os.sched_setaffinity, 0, {self.core}),
         )
         if done.returncode or not result.exists():
             raise ProcessError(f"wrk failed: {(done.stderr or done.stdout).decode(errors='replace').strip()[-300:]}")

@@ -1,0 +1,211 @@
+"""The contestants, started and ready before one upstream, and the turns that they take."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import httpx
+import msgspec
+
+from loadtests.peers.bodies import make_bodies, write_lua
+from loadtests.peers.cases import Case
+from loadtests.peers.contestants import Contestant, Place, Start
+from loadtests.peers.counters import Counters, read_counters
+from loadtests.peers.processes import Cores, CoreTime, Pinned, ProcessError, free_port, pinned
+from loadtests.peers.upstream import CHAT_URL, CHUNKS, WORD, Asked
+from loadtests.peers.wrk import Load, Wrk
+
+_START_S: Final = 120.0
+_BODIES: Final = 512
+_NUMBERS_A_TURN: Final = 1_000_000
+_FIRST_TRIAL: Final = 999_000_000
+"""Numbers from here on are for the requests that try a contestant before it is measured."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a contestant did in one turn, what its process took for it, and how busy both cores were with anything."""
+
+    load: Load
+    server_cpu_s: float
+    server_busy: float
+    load_busy: float
+    resident_bytes: int
+    asked: int
+
+    @property
+    def us(self) -> float:
+        """Microseconds of the server's processor time for an answer."""
+        return self.server_cpu_s / self.load.answers * 1e6 if self.load.answers else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A contestant that answers."""
+
+    contestant: Contestant
+    process: Pinned
+    place: Place
+    start: Start
+
+    def counters(self) -> Counters:
+        """All zero where it is not ours."""
+        return read_counters(self.place.url, self.start.headers) if self.contestant.is_router else Counters()
+
+
+@dataclass(slots=True)
+class Arena:
+    """Who runs, who does not and why; the numbers already used for bodies."""
+
+    folder: Path
+    cores: Cores
+    wrk: Wrk
+    upstream: Pinned
+    upstream_port: int
+    running: dict[str, Running] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    _next_number: int = 0
+
+    @property
+    def upstream_url(self) -> str:
+        """Without a path."""
+        return f"http://127.0.0.1:{self.upstream_port}"
+
+    def take_numbers(self) -> int:
+        """The first of a million that no body had yet."""
+        first = self._next_number
+        self._next_number += _NUMBERS_A_TURN
+        return first
+
+    def members(self, case: Case) -> list[Running]:
+        """Who of a case's contestants runs, and can take part."""
+        chosen = (self.running.get(one.name) for one in case.contestants)
+        return [one for one in chosen if one is not None and case.connections <= one.contestant.most_connections]
+
+    def prepare(self, case: Case) -> None:
+        """Write the case's bodies for each of its contestants."""
+        count = 1 if case.repeated else _BODIES
+        bodies = make_bodies(count, stream=case.stream, least_characters=case.least_characters)
+        for running in self.members(case):
+            write_lua(self._lua(running, case), bodies, running.start.headers)
+
+    def play(self, case: Case, running: Running, *, first: int, for_s: int) -> Turn:
+        """One turn.
+
+        Raises:
+            ProcessError: the contestant, the upstream or wrk died.
+        """
+        step = 0 if case.repeated else 1
+        before = self._look(running)
+        load = self.wrk.load(
+            running.place.url, self._lua(running, case), first=first, step=step, connections=case.connections,
+            for_s=for_s,
+        )  # fmt: skip
+        after = self._look(running)
+        self.upstream.check()
+        running.process.check()
+        return Turn(
+            load,
+            after.cpu_s - before.cpu_s,
+            after.server.busy_since(before.server),
+            after.load.busy_since(before.load),
+            running.process.resident_bytes(),
+            after.asked.all - before.asked.all,
+        )
+
+    def drop(self, name: str, reason: str) -> None:
+        """It takes no further part."""
+        self.running.pop(name, None)
+        self.missing[name] = reason
+
+    def _lua(self, running: Running, case: Case) -> Path:
+        return running.place.folder / f"{case.name}.lua"
+
+    def _look(self, running: Running) -> "_Glance":
+        answer = httpx.get(f"{self.upstream_url}/asked", timeout=10, trust_env=False)
+        asked = msgspec.json.decode(answer.content, type=Asked)
+        cores = CoreTime.read(self.cores.server), CoreTime.read(self.cores.load)
+        return _Glance(*cores, running.process.cpu_s(), asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Glance:
+    server: CoreTime
+    load: CoreTime
+    cpu_s: float
+    asked: Asked
+
+
+@contextmanager
+def opened(contestants: Sequence[Contestant], say: Say) -> Iterator[Arena]:
+    """An arena with those of the contestants that start; all of them are stopped when the block ends, however it does.
+
+    Raises:
+        ProcessError: there is no wrk, no second core, or the upstream does not start.
+    """
+    cores = Cores.choose()
+    wrk = Wrk.find(cores.load)
+    mine = os.sched_getaffinity(0)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
+        stack.callback(partial(os.sched_setaffinity, 0, mine))
+        os.sched_setaffinity(0, {cores.load})
+        port = free_port()
+        command = [sys.executable, "-m", "loadtests.peers.upstream", str(port)]
+        upstream = stack.enter_context(pinned("upstream", command, core=cores.load, folder=folder))
+        arena = Arena(folder, cores, wrk, upstream, port)
+        upstream.wait_ready(f"{arena.upstream_url}/health", _START_S)
+        for contestant in contestants:
+            try:
+                arena.running[contestant.name] = _start(contestant, arena, stack)
+                say(f"  {contestant.name} is ready")
+            except ProcessError as exc:
+                arena.missing[contestant.name] = str(exc)
+                say(f"  {contestant.name} takes no part: {exc}")
+        yield arena
+
+
+def _start(contestant: Contestant, arena: Arena, stack: ExitStack) -> Running:
+    folder = arena.folder / contestant.name.replace(" ", "-").replace(",", "")
+    folder.mkdir()
+    place = Place(folder, free_port(), arena.upstream_url)
+    start = contestant.prepare(place)
+    with ExitStack() as attempt:
+        process = attempt.enter_context(
+            pinned(
+                contestant.name, start.command, core=arena.cores.server, folder=folder, environment=start.environment
+            )
+        )
+        process.wait_ready(start.ready_url, _START_S)
+        running = Running(contestant, process, place, start)
+        try_out(running)
+        stack.push(attempt.pop_all())
+    return running
+
+
+def try_out(running: Running) -> None:
+    """Ask once for a whole answer and once for a stream.
+
+    Raises:
+        ProcessError: an answer is not what the upstream says.
+    """
+    for stream in (False, True):
+        body = make_bodies(1, stream=stream)[0].fill(_FIRST_TRIAL + stream)
+        headers = {**running.start.headers, "content-type": "application/json"}
+        try:
+            answer = httpx.post(
+                running.place.url + CHAT_URL, content=body, headers=headers, timeout=30, trust_env=False
+            )
+        except httpx.HTTPError as exc:
+            raise ProcessError(f"{running.contestant.name} did not answer: {exc}") from exc
+        if not answer.is_success:
+            raise ProcessError(f"{running.contestant.name} answered {answer.status_code}: {answer.text[:200]}")
+        if running.contestant.dispatches and answer.text.count(f'"{WORD}"') != (CHUNKS if stream else 0):
+            raise ProcessError(f"{running.contestant.name}: not {CHUNKS} chunks in its stream: {answer.text[:200]}")
