@@ -1,9 +1,10 @@
 """The contestants, started and ready before one upstream, and the turns that they take."""
 
 import os
+import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,12 +14,13 @@ from typing import Final
 import httpx
 import msgspec
 
-from loadtests.peers.bodies import make_bodies, write_lua
+from loadtests.peers.bodies import make_bodies, request_head, write_lua
 from loadtests.peers.cases import Case
 from loadtests.peers.contestants import Contestant, Place, Start
 from loadtests.peers.counters import Counters, read_counters
+from loadtests.peers.latency import is_whole
 from loadtests.peers.processes import Cores, CoreTime, Pinned, ProcessError, free_port, pinned
-from loadtests.peers.upstream import CHAT_URL, CHUNKS, WORD, Asked
+from loadtests.peers.upstream import CHUNKS, WORD, Asked
 from loadtests.peers.wrk import Load, Wrk
 
 _START_S: Final = 120.0
@@ -34,6 +36,8 @@ class Turn:
     """What a contestant did in one turn, what its process took for it, and how busy both cores were with anything."""
 
     load: Load
+    answers: float
+    """Of streams also the broken parts at the turn's end, by their bytes: a slow stream may last as long as a turn."""
     server_cpu_s: float
     server_busy: float
     load_busy: float
@@ -43,7 +47,12 @@ class Turn:
     @property
     def us(self) -> float:
         """Microseconds of the server's processor time for an answer."""
-        return self.server_cpu_s / self.load.answers * 1e6 if self.load.answers else 0.0
+        return self.server_cpu_s / self.answers * 1e6 if self.answers else 0.0
+
+    @property
+    def per_s(self) -> float:
+        """Answers a second."""
+        return self.answers / self.load.for_us * 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,8 @@ class Running:
     process: Pinned
     place: Place
     start: Start
+    stream_bytes: int
+    """What a whole stream takes on the wire, head and chunk sizes included."""
 
     def counters(self) -> Counters:
         """All zero where it is not ours."""
@@ -113,6 +124,7 @@ class Arena:
         running.process.check()
         return Turn(
             load,
+            load.bytes / running.stream_bytes if case.stream else float(load.answers),
             after.cpu_s - before.cpu_s,
             after.server.busy_since(before.server),
             after.load.busy_since(before.load),
@@ -184,28 +196,43 @@ def _start(contestant: Contestant, arena: Arena, stack: ExitStack) -> Running:
             )
         )
         process.wait_ready(start.ready_url, _START_S)
-        running = Running(contestant, process, place, start)
-        try_out(running)
+        running = Running(contestant, process, place, start, try_out(contestant, place.port, start.headers))
         stack.push(attempt.pop_all())
     return running
 
 
-def try_out(running: Running) -> None:
-    """Ask once for a whole answer and once for a stream.
+def try_out(contestant: Contestant, port: int, headers: Mapping[str, str]) -> int:
+    """Ask once for a whole answer and, of one that dispatches, for a stream, whose bytes are returned.
 
     Raises:
         ProcessError: an answer is not what the upstream says.
     """
-    for stream in (False, True):
-        body = make_bodies(1, stream=stream)[0].fill(_FIRST_TRIAL + stream)
-        headers = {**running.start.headers, "content-type": "application/json"}
+    streamed = b""
+    for stream in (False, True) if contestant.dispatches else (False,):
+        body = make_bodies(1, stream=stream)[0]
+        request = request_head(body.length, headers) + body.fill(_FIRST_TRIAL + stream)
         try:
-            answer = httpx.post(
-                running.place.url + CHAT_URL, content=body, headers=headers, timeout=30, trust_env=False
-            )
-        except httpx.HTTPError as exc:
-            raise ProcessError(f"{running.contestant.name} did not answer: {exc}") from exc
-        if not answer.is_success:
-            raise ProcessError(f"{running.contestant.name} answered {answer.status_code}: {answer.text[:200]}")
-        if running.contestant.dispatches and answer.text.count(f'"{WORD}"') != (CHUNKS if stream else 0):
-            raise ProcessError(f"{running.contestant.name}: not {CHUNKS} chunks in its stream: {answer.text[:200]}")
+            streamed = fetch(port, request)
+        except OSError as exc:
+            raise ProcessError(f"{contestant.name} did not answer: {exc}") from exc
+        words = streamed.count(f'"{WORD}"'.encode())
+        if not streamed.startswith(b"HTTP/1.1 200") or words != (CHUNKS if stream else 0):
+            said = streamed.partition(b"\r\n\r\n")[2][:200].decode(errors="replace")
+            raise ProcessError(f"{contestant.name} answered {streamed[9:12].decode()}, {words} chunks: {said}")
+    return len(streamed)
+
+
+def fetch(port: int, request: bytes) -> bytes:
+    """A server's answer as it came over the wire.
+
+    Raises:
+        OSError: there is none, or it does not end in half a minute.
+    """
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(request)
+        while not is_whole(answer):
+            if not (piece := connection.recv(65_536)):
+                raise ConnectionError("the connection was closed before the answer's end")
+            answer += piece
+    return answer

@@ -19,7 +19,7 @@ from edge.serving import Drain, serve
 from loadtests.peers.upstream import CHAT_URL
 
 _HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
-_TIMEOUT = {"timeout": {"connect": 1.0, "read": 60.0, "pool": 60.0}}
+_TIMEOUT = {"timeout": {"connect": 10.0, "read": 60.0, "pool": 60.0}}
 _CONNECTIONS = 1024
 
 

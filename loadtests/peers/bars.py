@@ -61,12 +61,12 @@ def _compare(
     title = f"{case.name}: {ours.name} / {theirs.name}"
     said = "-" if bar is None else f">= {bar}" if moonshot is None else f">= {bar} (moonshot {moonshot})"
     mine, other = (results.turns.get((case.name, one.name), []) for one in (ours, theirs))
-    if not mine or not other or not all(turn.load.answers for turn in other):
+    if not mine or not other or not all(turn.answers for turn in other):
         yield Row(f"{title}, {case.unit}", "not measured", said, bar is None)
         return
     found = compare_ratios(results.per_s(case, ours.name), results.per_s(case, theirs.name))
     yield Row(f"{title}, {case.unit}", f"{found:.3g}", said, bar is None or found.median >= bar)
-    if bar is not None and all(turn.load.answers for turn in mine):
+    if bar is not None and all(turn.answers for turn in mine):
         times = compare_ratios([turn.us for turn in other], [turn.us for turn in mine])
         yield Row("  the same in processor time", f"{times:.3g}", "-", holds=True)
 

@@ -152,7 +152,7 @@ class _Connection(asyncio.Protocol):
         self._received += data
         if not self.first and _FIRST in self._received:
             self.first = self._loop.time()
-        if self._answered is not None and not self._answered.done() and self._is_whole():
+        if self._answered is not None and not self._answered.done() and is_whole(self._received):
             self.ended = self._loop.time()
             self.first = self.first or self.ended
             self._answered.set_result(bytes(self._received[9:12]))
@@ -164,12 +164,14 @@ class _Connection(asyncio.Protocol):
     def close(self) -> None:
         self._transport.close()
 
-    def _is_whole(self) -> bool:
-        head = self._received.find(_END)
-        if head < 0:
-            return False
-        fields = bytes(self._received[:head]).lower()
-        if b"\r\ntransfer-encoding: chunked" in fields:
-            return self._received.endswith(_LAST_CHUNK)
-        length = fields.partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0]
-        return len(self._received) >= head + len(_END) + int(length)
+
+def is_whole(answer: bytes | bytearray) -> bool:
+    """Whether an answer has come to its end, by its length or its last chunk."""
+    head = answer.find(_END)
+    if head < 0:
+        return False
+    fields = bytes(answer[:head]).lower()
+    if b"\r\ntransfer-encoding: chunked" in fields:
+        return answer.endswith(_LAST_CHUNK)
+    length = fields.partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0]
+    return len(answer) >= head + len(_END) + int(length)

@@ -78,11 +78,11 @@ class Pinned:
 
     def cpu_s(self) -> float:
         """Processor time of all its threads and of its children, as the scheduler counts it."""
-        return sum(_thread_s(thread) for pid in self._pids() for thread in _threads(pid))
+        return sum(_thread_s(thread) for pid in self.pids() for thread in _threads(pid))
 
     def resident_bytes(self) -> int:
         """Memory of it and its children; what they share counts for each."""
-        return sum(int(content.split()[1]) * _PAGE_BYTES for pid in self._pids() if (content := _read(pid, "statm")))
+        return sum(int(content.split()[1]) * _PAGE_BYTES for pid in self.pids() if (content := _read(pid, "statm")))
 
     def check(self) -> None:
         """
@@ -126,7 +126,8 @@ class Pinned:
                 continue
         self._process.wait(_STOP_S)
 
-    def _pids(self) -> Iterator[int]:
+    def pids(self) -> Iterator[int]:
+        """Its own, then those of its children."""
         waiting = [self._process.pid]
         while waiting:
             pid = waiting.pop()

@@ -40,7 +40,7 @@ class Results:
 
     def per_s(self, case: Case, name: str) -> list[float]:
         """Requests or chunks a second of every repeat."""
-        return [turn.load.per_s * case.units for turn in self.turns.get((case.name, name), [])]
+        return [turn.per_s * case.units for turn in self.turns.get((case.name, name), [])]
 
     def forget(self, name: str) -> None:
         """Turns of one that died would not match the others' repeats."""
@@ -89,7 +89,7 @@ def _play_case(arena: Arena, case: Case, results: Results, *, repeats: int, turn
 
 
 def _describe(case: Case, turn: Turn) -> str:
-    text = f"{turn.load.per_s * case.units:>10,.0f} {case.unit}, {turn.us:,.0f} µs of the core"
+    text = f"{turn.per_s * case.units:>10,.0f} {case.unit}, {turn.us:,.0f} µs of the core"
     return text if not turn.load.errors.all else f"{text}, {turn.load.errors.all} ERRORS"
 
 

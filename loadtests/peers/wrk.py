@@ -42,11 +42,6 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     p999_us: int
     errors: Errors
 
-    @property
-    def per_s(self) -> float:
-        """Answers a second."""
-        return self.answers / self.for_us * 1e6
-
 
 @dataclass(frozen=True, slots=True)
 class Wrk:
