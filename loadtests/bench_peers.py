@@ -19,7 +19,7 @@ from loadtests.peers.cases import CLOSED, DISPATCH, LATENCY, NAMES
 from loadtests.peers.contestants import BARE_DISPATCH, CONTESTANTS, ROUTER, Contestant
 from loadtests.peers.plot import draw
 from loadtests.peers.processes import ProcessError
-from loadtests.peers.run import Results, play
+from loadtests.peers.run import OPEN_CONTESTANTS, Results, play
 from loadtests.peers.tables import dispatch_figures, write_markdown
 
 _SLUGS = {re.sub("[^a-z]+", "-", contestant.name.lower()): contestant for contestant in CONTESTANTS}
@@ -34,7 +34,7 @@ def _needed(cases: Sequence[str], only: Sequence[str]) -> list[Contestant]:
     """Who takes part in the cases; with `only` those, and the two that everyone is set beside."""
     asked = {contestant.name for case in CLOSED if case.name in cases for contestant in case.contestants}
     if LATENCY in cases:
-        asked |= {contestant.name for contestant in DISPATCH.contestants}
+        asked |= {contestant.name for contestant in OPEN_CONTESTANTS}
     chosen = {_SLUGS[slug].name for slug in only} | {ROUTER.name, BARE_DISPATCH.name} if only else asked
     return [contestant for contestant in CONTESTANTS if contestant.name in asked & chosen]
 

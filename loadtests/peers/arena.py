@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import httpx
 import msgspec
 
 from loadtests.peers.bodies import make_bodies, request_head, write_lua
@@ -19,7 +18,7 @@ from loadtests.peers.cases import Case
 from loadtests.peers.contestants import Contestant, Place, Start
 from loadtests.peers.counters import Counters, read_counters
 from loadtests.peers.latency import is_whole
-from loadtests.peers.processes import Cores, CoreTime, Pinned, ProcessError, free_port, pinned
+from loadtests.peers.processes import Cores, Pinned, ProcessError, free_port, pinned, read_busy_s
 from loadtests.peers.upstream import CHUNKS, WORD, Asked
 from loadtests.peers.wrk import Load, Wrk
 
@@ -39,8 +38,8 @@ class Turn:
     answers: float
     """Of streams also the broken parts at the turn's end, by their bytes: a slow stream may last as long as a turn."""
     server_cpu_s: float
-    server_busy: float
-    load_busy: float
+    server_busy_s: float
+    load_busy_s: float
     resident_bytes: int
     asked: int
 
@@ -50,9 +49,29 @@ class Turn:
         return self.server_cpu_s / self.answers * 1e6 if self.answers else 0.0
 
     @property
+    def for_s(self) -> float:
+        """How long the load lasted."""
+        return self.load.for_us / 1e6
+
+    @property
     def per_s(self) -> float:
         """Answers a second."""
-        return self.answers / self.load.for_us * 1e6
+        return self.answers / self.for_s
+
+    @property
+    def own_busy(self) -> float:
+        """Share of the turn for which the server itself ran."""
+        return min(self.server_cpu_s / self.for_s, 1.0)
+
+    @property
+    def server_busy(self) -> float:
+        """Share of the turn for which anything ran on the server's core."""
+        return min(self.server_busy_s / self.for_s, 1.0)
+
+    @property
+    def load_busy(self) -> float:
+        """The same of the load's core."""
+        return min(self.load_busy_s / self.for_s, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +145,8 @@ class Arena:
             load,
             load.bytes / running.stream_bytes if case.stream else float(load.answers),
             after.cpu_s - before.cpu_s,
-            after.server.busy_since(before.server),
-            after.load.busy_since(before.load),
+            after.server_s - before.server_s,
+            after.load_s - before.load_s,
             running.process.resident_bytes(),
             after.asked.all - before.asked.all,
         )
@@ -141,16 +160,16 @@ class Arena:
         return running.place.folder / f"{case.name}.lua"
 
     def _look(self, running: Running) -> "_Glance":
-        answer = httpx.get(f"{self.upstream_url}/asked", timeout=10, trust_env=False)
-        asked = msgspec.json.decode(answer.content, type=Asked)
-        cores = CoreTime.read(self.cores.server), CoreTime.read(self.cores.load)
+        answer = fetch(self.upstream_port, b"GET /asked HTTP/1.1\r\n\r\n")
+        asked = msgspec.json.decode(answer.partition(b"\r\n\r\n")[2], type=Asked)
+        cores = read_busy_s(self.cores.server), read_busy_s(self.cores.load)
         return _Glance(*cores, running.process.cpu_s(), asked)
 
 
 @dataclass(frozen=True, slots=True)
 class _Glance:
-    server: CoreTime
-    load: CoreTime
+    server_s: float
+    load_s: float
     cpu_s: float
     asked: Asked
 

@@ -57,7 +57,7 @@ STREAM: Final = Case(
 LONG: Final = Case(
     "long",
     "Prompts of 8 KB, 32 connections",
-    (ROUTER, LEAN_ROUTER, SEMANTIC_ROUTER, *_PEERS),
+    (ROUTER, SEMANTIC_ROUTER, *_PEERS),
     least_characters=8192,
 )
 WIDTHS: Final = tuple(

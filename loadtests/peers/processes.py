@@ -47,25 +47,12 @@ class Cores:
         return cls(cores[0], cores[-1])
 
 
-@dataclass(frozen=True, slots=True)
-class CoreTime:
-    """A core's time since boot, in seconds."""
-
-    busy_s: float
-    idle_s: float
-
-    @classmethod
-    def read(cls, core: int) -> "CoreTime":
-        """From /proc/stat, whose unit is a hundredth of a second. See proc(5)."""
-        lines = Path("/proc/stat").read_text().splitlines()
-        fields = next(line for line in lines if line.startswith(f"cpu{core} ")).split()[1:9]
-        user, nice, system, idle, iowait, irq, softirq, steal = (int(field) / _TICKS_PER_S for field in fields)
-        return cls(user + nice + system + irq + softirq + steal, idle + iowait)
-
-    def busy_since(self, earlier: "CoreTime") -> float:
-        """Share of the time between."""
-        busy, idle = self.busy_s - earlier.busy_s, self.idle_s - earlier.idle_s
-        return busy / (busy + idle) if busy + idle else 0.0
+def read_busy_s(core: int) -> float:
+    """Seconds since boot in which a core did anything, from /proc/stat, to a hundredth of a second. See proc(5)."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    fields = next(line for line in lines if line.startswith(f"cpu{core} ")).split()[1:9]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields)
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
 
 
 class Pinned:

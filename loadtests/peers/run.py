@@ -11,7 +11,7 @@ import httpx
 from loadtests.peers.arena import Arena, Running, Turn
 from loadtests.peers.bodies import make_bodies
 from loadtests.peers.cases import CLOSED, LATENCY, Case
-from loadtests.peers.contestants import BARE_DISPATCH, NGINX, ROUTER, VLLM
+from loadtests.peers.contestants import BARE_DISPATCH, ROUTER, VLLM
 from loadtests.peers.counters import Counters
 from loadtests.peers.latency import Timings, ask_on_schedule, draw_arrivals
 from loadtests.peers.processes import ProcessError
@@ -19,7 +19,7 @@ from loadtests.peers.processes import ProcessError
 DIRECT: Final = "the upstream itself"
 RATE: Final = 200.0
 STREAM_RATE: Final = 20.0
-_OPEN_CONTESTANTS: Final = (ROUTER, BARE_DISPATCH, NGINX, VLLM)
+OPEN_CONTESTANTS: Final = (ROUTER, BARE_DISPATCH, VLLM)
 _BODIES: Final = 512
 _WARM_UP_S: Final = 1
 _LATENCY_SECONDS: Final = 2
@@ -104,7 +104,7 @@ def _play_latency(arena: Arena, results: Results, *, repeats: int, say: Say) -> 
             arrivals = draw_arrivals(rate, for_s, seed=repeat)
             ask = partial(ask_on_schedule, bodies=bodies, arrivals=arrivals, first=arena.take_numbers())
             timings[DIRECT].append(ask(arena.upstream_port, headers={}))
-            members = [one for c in _OPEN_CONTESTANTS if (one := arena.running.get(c.name)) is not None]
+            members = [one for c in OPEN_CONTESTANTS if (one := arena.running.get(c.name)) is not None]
             for running in _rotate(members, repeat):
                 timing = trial.run(running, partial(ask, running.place.port, headers=running.start.headers))
                 if timing is not None:

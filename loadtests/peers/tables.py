@@ -8,16 +8,16 @@ from statistics import median
 
 from loadtests.bench import Row
 from loadtests.peers.arena import Turn
-from loadtests.peers.bars import SATURATED
 from loadtests.peers.cases import CLOSED, DISPATCH, HIT, Case
 from loadtests.peers.comparison import Spread
 from loadtests.peers.environments import pinned_versions
 from loadtests.peers.latency import percentile_ms
 from loadtests.peers.run import DIRECT, RATE, STREAM_RATE, Results
+from loadtests.peers.trust import SATURATED
 
 _HEAD = (
     "| | {unit}, median [least, most] | / {yardstick} | p50 ms | p99 ms | p99.9 ms | µs of the core an answer "
-    "| memory MB | cores busy: server, load |\n|---|---|---|---|---|---|---|---|---|"
+    "| memory MB | cores busy: server's own of all, load's |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -53,7 +53,10 @@ def _case_lines(results: Results, case: Case) -> Iterator[str]:
 
 def _figures(turns: Sequence[Turn]) -> str:
     flag = " (not the limit)" if any(turn.server_busy < SATURATED for turn in turns) else ""
-    busy = f"{median(t.server_busy for t in turns):.0%}{flag}, {median(t.load_busy for t in turns):.0%}"
+    own, core, load = (
+        median(getattr(turn, name) for turn in turns) for name in ("own_busy", "server_busy", "load_busy")
+    )
+    busy = f"{own:.0%} of {core:.0%}{flag}, {load:.0%}"
     percentiles = [median(getattr(turn.load, name) for turn in turns) / 1e3 for name in ("p50_us", "p99_us", "p999_us")]
     values = [f"{value:.1f}" for value in percentiles]
     values += [f"{median(t.us for t in turns):,.0f}", f"{max(t.resident_bytes for t in turns) / 1e6:.0f}", busy]
