@@ -3,15 +3,17 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := deploy/constraints
+PEER_LOCKS := loadtests/peers/requirements
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 MODELS ?= .models
 DEMO ?=
 DATA ?=
+PEERS ?=
 RECORDS ?= 100000
 REQUESTS ?= 1000000
 RESOLVE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
-.PHONY: help demo test test-deploy image-base wheelhouse images image-sizes sbom scan release test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy bench-cache bench-queue bench-cores bench-streams prove-cache-kill prove-memory lock clean
+.PHONY: help demo test test-deploy image-base wheelhouse images image-sizes sbom scan release test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy bench-cache bench-queue bench-cores bench-streams bench-peers prove-cache-kill prove-memory lock clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +93,10 @@ bench-cache: $(VENV)/.test models ## What the caches cost, hold and get wrong (R
 	run http; run embedding; run semantic; run tiers --records $(RECORDS); run faults; \
 	run guard $(if $(DATA),--data $(DATA)); exit $$status
 
+bench-peers: $(VENV)/.test models ## This router beside nginx, vllm-router, sglang-router and LiteLLM (PEERS="--help" lists options).
+	@$(BIN)/python -m loadtests.peers.environments
+	@$(BIN)/python -m loadtests.bench_peers $(PEERS)
+
 bench-queue: $(VENV)/.test models ## What lanes cost and keep of their promises, in virtual time and behind real servers.
 	@status=0; for part in bench_queue_sim bench_queue bench_queue_pressure; do $(BIN)/python -m loadtests.$$part || status=1; done; exit $$status
 
@@ -113,6 +119,7 @@ lock: ## Resolve pyproject.toml into deploy/constraints (needs uv).
 	$(RESOLVE) -c $(LOCKS)/test.txt pyproject.toml --extra demo --group build -o $(LOCKS)/demo.txt
 	$(RESOLVE) -c $(LOCKS)/test.txt --group build -o $(LOCKS)/build.txt
 	printf 'onnxruntime-gpu>=1.22\n' | $(subst version 3.11,version 3.12,$(RESOLVE)) --no-emit-package onnxruntime -c $(LOCKS)/test.txt pyproject.toml - --extra cloud -o $(LOCKS)/cloud-gpu.txt
+	@for peer in vllm-router sglang-router litellm; do $(RESOLVE) $(PEER_LOCKS)/$$peer.in -o $(PEER_LOCKS)/$$peer.txt || exit 1; done
 	@# the CPU cloud's image has the wheel's tritonserver, not the Python packages of its API
 	@cp $(LOCKS)/cloud.txt $(LOCKS)/cloud-cpu.txt && awk '/^[a-z]/ {own = /^nvidia-pytriton==/} own' $(LOCKS)/demo.txt >> $(LOCKS)/cloud-cpu.txt
 

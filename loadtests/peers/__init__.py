@@ -1,0 +1,1 @@
+"""This router beside others, measured in one run; see README.md."""
