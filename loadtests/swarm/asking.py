@@ -32,11 +32,15 @@ class _Choice(Struct):
     delta: _Text = msgspec.field(default_factory=_Text)
 
 
+class _Error(Struct):
+    message: str = ""
+
+
 class _Chat(Struct):
-    """A whole answer, or a piece of one."""
+    """A whole answer, or a piece of one; or what went wrong inside a stream."""
 
     choices: list[_Choice] = []
-    error: msgspec.Raw | None = None
+    error: _Error | None = None
 
 
 class _Vector(Struct):
@@ -183,7 +187,7 @@ class Asker:
                     return
                 chunk = self._chat.decode(line[len(_DATA) :])
                 if chunk.error is not None:
-                    raise ValueError(f"stream failed: {bytes(chunk.error).decode(errors='replace')}")
+                    raise ValueError(f"stream failed: {chunk.error.message}")
                 if chunk.choices and (text := chunk.choices[0].delta.content):
                     reply.pieces.append(time.perf_counter())
                     yield text

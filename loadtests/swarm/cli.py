@@ -81,9 +81,8 @@ def run_scenario(
             ("arrival", "users"): users,
             ("seed",): seed,
         }
-        chosen = override(
-            load_scenario(scenario), {path: value for path, value in overrides.items() if value is not None}
-        )
+        values = {path: value for path, value in given.items() if value is not None}
+        chosen = override(load_scenario(scenario), values)
         own = parse_cores(cores)
         with _router(url, own) as router, pinned(own):
             run = make_run(
@@ -146,9 +145,8 @@ def override(scenario: Scenario, values: dict[tuple[str, ...], float]) -> Scenar
         for key in path[:-1]:
             section = section[key]
         if path[-1] not in section:
-            raise ConfigError(
-                f"--{path[-1].replace('_', '-')}: this scenario's {path[0]} has no such key; leave it out"
-            )
+            option = path[-1].replace("_", "-")
+            raise ConfigError(f"--{option} {value:g}: this scenario's {path[0]} has no such key; leave it out")
         section[path[-1]] = value
     try:
         return msgspec.convert(content, Scenario)

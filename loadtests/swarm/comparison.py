@@ -7,7 +7,7 @@ import numpy as np
 from loadtests.swarm.measures import Measure, Table, Vector, measure
 from loadtests.swarm.run import Run
 from loadtests.swarm.summary import spell
-from router.evaluation.metrics import Interval, interval
+from router.evaluation.metrics import Interval
 
 COMPARED: dict[Measure, bool] = {
     Measure.ANSWERED_PER_S: True,
@@ -27,12 +27,17 @@ COMPARED: dict[Measure, bool] = {
 }
 """Whether more is better."""
 _RESAMPLES = 400
+_DEVIATIONS = 2.81
+"""99.5%: a dozen figures are compared at once, and one of them should seldom differ by chance."""
+_LEAST_PART = 0.01
+"""A change of less than 1% is none, however sure."""
+_SAME = "no difference shown"
 _SLICES = 20
 """Requests near each other wait for the same things: slices of the run's time are drawn, not single requests."""
 
 
 def compare_runs(before: Run, after: Run, *, seed: int = 0) -> Iterator[tuple[str, str, str, str, str]]:
-    """Rows of measure, before, after, difference with its 95% interval, and what that says."""
+    """Rows of measure, before, after, difference with its 99.5% interval, and what that says."""
     earlier, later = before.table, after.table
     for one, more_is_better in COMPARED.items():
         values = measure(one, earlier), measure(one, later)
@@ -40,14 +45,21 @@ def compare_runs(before: Run, after: Run, *, seed: int = 0) -> Iterator[tuple[st
         if not np.isfinite(difference.value):
             continue
         span = f"{difference.value:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}]"
-        yield one.value, spell(values[0]), spell(values[1]), span, _verdict(difference, more_is_better=more_is_better)
+        tiny = abs(difference.value) < _LEAST_PART * abs(values[0])
+        verdict = _SAME if tiny else _verdict(difference, more_is_better=more_is_better)
+        yield one.value, spell(values[0]), spell(values[1]), span, verdict
 
 
 def differ(one: Measure, earlier: Table, later: Table, *, seed: int = 0) -> Interval:
-    """The later's figure minus the earlier's, with a bootstrap over slices of each run's time."""
+    """The later's figure minus the earlier's, with a bootstrap over slices of each run's time.
+
+    The interval is the bootstrap's standard error times 2.81.
+    """
     rng = np.random.default_rng(seed)
     drawn = _draw(one, later, rng) - _draw(one, earlier, rng)
-    return interval(measure(one, later) - measure(one, earlier), drawn)
+    value = measure(one, later) - measure(one, earlier)
+    room = _DEVIATIONS * float(np.nanstd(drawn)) if np.isfinite(drawn).any() else float("nan")
+    return Interval(value, value - room, value + room)
 
 
 def differing_keys(before: Run, after: Run) -> Sequence[str]:
@@ -67,5 +79,5 @@ def _draw(one: Measure, table: Table, rng: np.random.Generator) -> Vector:
 
 def _verdict(difference: Interval, *, more_is_better: bool) -> str:
     if difference.low <= 0 <= difference.high:
-        return "no difference shown"
+        return _SAME
     return "better" if (difference.value > 0) is more_is_better else "worse"

@@ -30,7 +30,6 @@ from loadtests.swarm.users import EVERY_USER, LOOPING, Plan, Player, ScheduledUs
 _FLUSH_S = 0.5
 _LEAD_S = 0.5
 """Between the plan and the first arrival: workers draw their requests."""
-_JOIN_S = 60.0
 _TAIL_S = 15.0
 _LEAVE_S = 3.0
 
@@ -86,22 +85,22 @@ class Lead:
         runner.register_message("ready", self._count_ready)
         runner.register_message("ended", self._keep_strain)
 
-    def run(self, url: str, key: str, workers: int) -> None:
+    def run(self, url: str, key: str, workers: int, join_s: float) -> None:
         """The whole run.
 
         Raises:
-            gevent.Timeout: workers do not come, or do not end.
+            TimeoutError: workers do not come, or do not end.
         """
         runner, scenario = self._runner, self._scenario
         names: Sequence[str | None] = [None]
         if isinstance(runner, MasterRunner):
-            _wait(lambda: len(runner.clients.ready) >= workers, _JOIN_S, f"{workers} workers did not connect")
+            _wait(lambda: len(runner.clients.ready) >= workers, join_s, f"{workers} workers did not connect")
             names = [client.id for client in runner.clients.ready][:workers]
         starts_at = time.time() + _LEAD_S
         for index, name in enumerate(names):
             plan = Plan(url, scenario, key, index, len(names), starts_at)
             runner.send_message("plan", {"plan": msgspec.msgpack.encode(plan)}, name)
-        _wait(lambda: self._ready >= len(names), _JOIN_S, "workers did not take the plan")
+        _wait(lambda: self._ready >= len(names), _TAIL_S, "workers did not take the plan")
         if isinstance(scenario.arrival, Closed):
             gevent.sleep(max(starts_at - time.time(), 0.0))
             runner.start_shape()
@@ -125,8 +124,12 @@ class Lead:
         self.strains.append(msgspec.msgpack.decode(msg.data["strain"], type=Strain))
 
 
-def lead(folder: Path, url: str, key: str, workers: int, port: int) -> None:
-    """Run `folder`'s scenario and leave records and strains there; `workers` 0: ask from this process."""
+def lead(folder: Path, url: str, key: str, workers: int, port: int, join_s: float) -> None:
+    """Run `folder`'s scenario and leave records and strains there; `workers` 0: ask from this process.
+
+    Raises:
+        TimeoutError: workers do not come, or do not end.
+    """
     scenario = msgspec.json.decode((folder / SCENARIO).read_bytes(), type=Scenario)
     closed = isinstance(scenario.arrival, Closed)
     users = _weigh(scenario) if closed else [ScheduledUser]
@@ -144,7 +147,7 @@ def lead(folder: Path, url: str, key: str, workers: int, port: int) -> None:
         Hand(stage, runner)
     with recording(folder / RECORDS) as recorder:
         leading = Lead(runner, scenario, recorder)
-        leading.run(url, key, workers)
+        leading.run(url, key, workers, join_s)
         runner.quit()
     strains = sorted(leading.strains, key=lambda one: one.worker)
     (folder / STRAIN).write_bytes(msgspec.json.format(msgspec.json.encode(strains)))
@@ -180,15 +183,18 @@ def _wait(over: Any, limit_s: float, complaint: str) -> None:
 @click.option("--key-file", type=click.Path(path_type=Path), help="Holds the API key.")
 @click.option("--workers", default=0, help="Lead so many; 0 asks from this process.")
 @click.option("--port", default=5557, help="Where workers connect.")
+@click.option("--join-s", default=60.0, help="How long to wait for workers.")
 @click.option("--join", "address", help="Work for the master at HOST:PORT.")
-def main(folder: Path, url: str, key_file: Path | None, workers: int, port: int, address: str | None) -> None:
+def main(
+    folder: Path, url: str, key_file: Path | None, workers: int, port: int, join_s: float, address: str | None
+) -> None:
     """Started by `python -m loadtests.swarm`."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if address:
         join(address)
         return
     try:
-        lead(folder, url, key_file.read_text().strip() if key_file else "", workers, port)
+        lead(folder, url, key_file.read_text().strip() if key_file else "", workers, port, join_s)
     except TimeoutError as exc:
         sys.exit(f"{exc}.")
 

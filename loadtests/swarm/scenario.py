@@ -1,10 +1,12 @@
 """A scenario: what is asked of a router, when, and how good the answers must be. One strict YAML file each."""
 
+import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import yaml
 from msgspec import Meta, field
 
 from edge.engine.settings import ConfigError, read_settings
@@ -125,10 +127,27 @@ def load_scenario(name: str) -> Scenario:
         path = FOLDER / f"{name}.yaml"
         if not path.is_file():
             raise ConfigError(f"{name}: no such scenario; choose {', '.join(list_scenarios())}, or give a .yaml file")
-    scenario = read_settings(path, Scenario, fix="loadtests/swarm/README.md lists every key")
+    try:
+        scenario = read_settings(path, Scenario, fix="loadtests/swarm/README.md lists every key")
+    except ConfigError as exc:
+        raise ConfigError(f"{exc}{_name_value(path, str(exc))}") from exc
     if complaint := next(_complaints(scenario), None):
         raise ConfigError(f"{path}: {complaint}")
     return scenario
+
+
+def _name_value(path: Path, complaint: str) -> str:
+    """What stands in the file where a complaint points, or nothing where it does not point at a value."""
+    found = re.search(r" - at `\$([^`]*)`", complaint)
+    if found is None:
+        return ""
+    value: Any = yaml.safe_load(path.read_bytes())
+    for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", found[1]):
+        try:
+            value = value[key or int(index)]
+        except (KeyError, IndexError, TypeError):
+            return ""
+    return f" (it is {value!r} now)" if isinstance(value, str | int | float) else ""
 
 
 def _complaints(scenario: Scenario) -> Iterator[str]:

@@ -134,11 +134,11 @@ class UserCounts(locust.LoadTestShape):
     """A scenario's shape as numbers of users."""
 
     def __init__(self, scenario: Scenario) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._scenario = scenario
 
     def tick(self) -> tuple[int, float] | None:
         """Users now; None ends the run."""
         shape, most = self._scenario.shape, cast("Closed", self._scenario.arrival).users
-        at = self.get_run_time()
+        at = self.get_run_time()  # type: ignore[no-untyped-call]
         return None if at >= shape.duration_s else (max(round(most * shape.level(at)), 1), 100.0)
