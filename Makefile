@@ -7,10 +7,12 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 MODELS ?= .models
 DEMO ?=
 DATA ?=
+SCENARIO ?=
+LOAD ?=
 RECORDS ?= 100000
 RESOLVE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml
 
-.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy bench-cache bench-queue prove-cache-kill lock clean
+.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy bench-cache bench-queue bench-load prove-cache-kill lock clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +70,9 @@ bench-cache: $(VENV)/.test models ## What the caches cost, hold and get wrong (R
 
 bench-queue: $(VENV)/.test models ## What lanes cost and keep of their promises, in virtual time and behind real servers.
 	@status=0; for part in bench_queue_sim bench_queue bench_queue_pressure; do $(BIN)/python -m loadtests.$$part || status=1; done; exit $$status
+
+bench-load: $(VENV)/.test models ## The demo pair routed, beside fixed mixes; SCENARIO=spike plays that (LOAD="--url ... --workers 2").
+	$(BIN)/python -m $(if $(SCENARIO),loadtests.swarm run $(SCENARIO),loadtests.bench_load) $(LOAD)
 
 prove-cache-kill: $(VENV)/.test models ## Kill the writing router 200 times; every later hit must be exact (resumable).
 	$(BIN)/python -m loadtests.prove_cache_kill --folder .bench/cache-kill --kills 200

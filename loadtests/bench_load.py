@@ -87,7 +87,8 @@ def accuracy_above(routed: Arm, fixed: Sequence[Arm]) -> Interval:
             best_mix([(float(slow[row]), float(right[row])) for right, slow in points], float(latency[row]))
             for row in range(len(weights))
         ]
-        return accuracy - np.array(best)
+        gained: Vector = accuracy - np.array(best)
+        return gained
 
     return bootstrap(difference, len(routed.right))
 

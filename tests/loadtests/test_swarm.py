@@ -25,22 +25,22 @@ from loadtests.swarm.shapes import AnyShape, Diurnal, Overload, Ramp, Soak, Spik
 from tests.servers import broken, serving
 
 SHAPES: list[AnyShape] = [
-    Steady(duration_s=3),
-    Ramp(duration_s=3),
-    Spike(duration_s=3, peak=4, part=0.2),
-    Diurnal(duration_s=3, days=1),
-    Soak(duration_s=3),
-    Overload(duration_s=3, factor=2),
+    Steady(duration_s=2),
+    Ramp(duration_s=2),
+    Spike(duration_s=2, peak=4, part=0.2),
+    Diurnal(duration_s=2, days=1),
+    Soak(duration_s=2),
+    Overload(duration_s=2, factor=2),
 ]
 EVERY_FORM = {Form.CHAT: 1.0, Form.STREAM: 1.0, Form.EMBEDDING: 0.5}
 
 
 def make_scenario(**changes: Any) -> Scenario:
-    """Three seconds of easy chats, unless said otherwise."""
+    """Two seconds of easy chats, unless said otherwise."""
     known: dict[str, Any] = {
         "summary": "short",
-        "arrival": Open(rate_per_s=6),
-        "shape": Steady(duration_s=3),
+        "arrival": Open(rate_per_s=8),
+        "shape": Steady(duration_s=2),
         "questions": {Origin.EASY: 1.0},
     }
     return Scenario(**{**known, **changes})
@@ -66,7 +66,7 @@ def test_closed_loop_keeps_its_users_busy(site: Site, tmp_path: Path) -> None:
     run = make_run(scenario, site.url, tmp_path)
     table = run.table
     assert table.answered.all()
-    middle = 1.5
+    middle = 1.0
     busy = ((table.sent <= middle) & (table.ended > middle)).sum()
     assert 1 <= busy <= 4
     assert {one.form for one in run.records} == set(Form)
@@ -127,12 +127,11 @@ def test_late_generator_is_told_and_latency_counts_from_the_schedule(site: Site,
     run = Run.read(tmp_path)
     table = run.table
     assert len(table) == 40
-    delayed = table.late_ms > 100
-    assert 8 <= delayed.sum() <= 14
+    # twelve were due while it stood still; each waited for the rest of the pause, whatever the router took
+    assert (table.late_ms > 100).sum() >= 8
     assert table.late_ms.max() > 1000
-    assert (table.latency_ms >= table.late_ms).all()
-    assert measure(Measure.LATENCY_P95_MS, table) > 900
-    assert float(np.percentile((table.ended - table.sent) * 1e3, 95)) < 900
+    assert table.latency_ms.max() > 1000
+    assert table.latency_ms == pytest.approx(table.late_ms + (table.ended - table.sent) * 1e3)
     assert any("late" in line for line in run.complaints())
 
 
@@ -234,16 +233,9 @@ def test_wrong_use_is_told_in_one_line(tmp_path: Path) -> None:
 
 def test_generator_without_workers_gives_up(tmp_path: Path) -> None:
     (tmp_path / SCENARIO).write_bytes(msgspec.json.encode(make_scenario()))
-    done = subprocess.run(
-        generator(
-            "--folder", str(tmp_path), "--url", "http://127.0.0.1:9", "--workers", "1", "--join-s", "1", "--port", "0"
-        ),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    port = str(free_ports().router)
+    command = generator("--folder", str(tmp_path), "--workers", "1", "--join-s", "1", "--port", port)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "1 workers did not connect" in done.stderr
     assert not (tmp_path / RECORDS).exists()
