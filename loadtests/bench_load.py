@@ -14,9 +14,7 @@ their upper hull. The interval is a bootstrap over questions, paired.
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +22,12 @@ import click
 import numpy as np
 
 from loadtests.bench import FOLDER, Row, report
-from loadtests.site import running_site
 from loadtests.swarm.charts import Chart, Series, draw_chart
 from loadtests.swarm.measures import Measure, Table, Vector, measure
 from loadtests.swarm.page import render_page
+from loadtests.swarm.place import demo_site, pinned
 from loadtests.swarm.record import Form, Origin
-from loadtests.swarm.run import Run, RunError, make_run, pinned
+from loadtests.swarm.run import Run, RunError, make_run
 from loadtests.swarm.scenario import Answers, Closed, Model, Open, Scenario
 from loadtests.swarm.shapes import Steady
 from router.evaluation.metrics import Interval, Matrix, bootstrap
@@ -208,12 +206,6 @@ def _join(name: str, per_s: float, runs: Sequence[Run]) -> Arm:
     return Arm(name, per_s, Table.of(records), [line for run in runs for line in run.complaints()])
 
 
-def _split_cores() -> tuple[list[int], list[int]]:
-    """The generator's core and the site's; both all of them where there is one only."""
-    cores = sorted(os.sched_getaffinity(0))
-    return cores[-1:], cores[:-1] or cores
-
-
 def write_page(folder: Path, rows: Sequence[Row], arms: Sequence[Arm]) -> Path:
     """The table and the plots."""
     facts = ["The demo pair at its default threshold beside fixed mixes of its two models, in one run."]
@@ -232,15 +224,14 @@ def write_page(folder: Path, rows: Sequence[Row], arms: Sequence[Arm]) -> Path:
 @click.option("--share-cores", is_flag=True, help="Let the site have the generator's core, too.")
 def main(duration_s: float, rounds: int, load: float, *, share_cores: bool) -> None:
     """Measure on this machine; exits 1 when a bar does not hold."""
-    own, others = ([], []) if share_cores else _split_cores()
+    cores = os.sched_getaffinity(0)
+    own = [] if share_cores or len(cores) == 1 else [max(cores)]
     folder = (FOLDER / "load" / "pair").resolve()
     try:
-        with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
-            with pinned(others):
-                site = stack.enter_context(running_site(Path(work)))
-            arms, rate = Bench(site.url, folder, own, duration_s, rounds).measure(load)
+        with demo_site(own) as url:
+            arms, rate = Bench(url, folder, own, duration_s, rounds).measure(load)
     except RunError as exc:
-        sys.exit(f"{exc}.")
+        sys.exit(f"{exc}")
     rows = list(list_rows(arms, rate))
     click.echo(f"report: {write_page(folder, rows, arms)}\n")
     sys.exit(report("load", rows))

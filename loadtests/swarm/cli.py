@@ -1,11 +1,9 @@
 """`python -m loadtests.swarm`: run a scenario, work for a run elsewhere, compare two runs."""
 
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import click
@@ -13,10 +11,10 @@ import msgspec
 
 from edge.engine.settings import ConfigError
 from loadtests.bench import FOLDER, report
-from loadtests.site import running_site
 from loadtests.swarm.comparison import compare_runs, differing_keys
 from loadtests.swarm.page import write_report
-from loadtests.swarm.run import Run, RunError, generator, make_run, pinned
+from loadtests.swarm.place import demo_site, parse_cores, pinned
+from loadtests.swarm.run import Run, RunError, generator, make_run
 from loadtests.swarm.scenario import Scenario, list_scenarios, load_scenario
 from loadtests.swarm.summary import print_lines, summarise
 from loadtests.swarm.verdict import judge_objectives
@@ -84,7 +82,7 @@ def run_scenario(
         values = {path: value for path, value in given.items() if value is not None}
         chosen = override(load_scenario(scenario), values)
         own = parse_cores(cores)
-        with _router(url, own) as router, pinned(own):
+        with nullcontext(url.rstrip("/")) if url else demo_site(own) as router, pinned(own):
             run = make_run(
                 chosen,
                 router,
@@ -152,31 +150,6 @@ def override(scenario: Scenario, values: dict[tuple[str, ...], float]) -> Scenar
         return msgspec.convert(content, Scenario)
     except msgspec.ValidationError as exc:
         raise ConfigError(f"{', '.join('.'.join(path) for path in values)}: {exc}; choose another value") from exc
-
-
-def parse_cores(text: str) -> list[int]:
-    """Numbers of cores.
-
-    Raises:
-        ConfigError: it is no list of numbers.
-    """
-    try:
-        return [int(one) for one in text.split(",") if one]
-    except ValueError as exc:
-        raise ConfigError(f"--cores: {text!r} is no list of cores; write it like 2,3") from exc
-
-
-@contextmanager
-def _router(url: str | None, generator_cores: Sequence[int]) -> Iterator[str]:
-    """The given one, or a demo site of its own on the other cores."""
-    if url:
-        yield url.rstrip("/")
-        return
-    others = sorted(os.sched_getaffinity(0) - set(generator_cores)) if generator_cores else []
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        with pinned(others):
-            site = stack.enter_context(running_site(Path(folder)))
-        yield site.url
 
 
 def _tell_complaints(complaints: Sequence[str], prefix: str = "") -> None:

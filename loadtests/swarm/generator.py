@@ -21,8 +21,7 @@ from gevent.event import Event
 from locust.runners import MasterRunner, Runner
 
 from loadtests.swarm.arrivals import draw_scheduled
-from loadtests.swarm.record import Record, Recorder, recording
-from loadtests.swarm.run import RECORDS, SCENARIO, STRAIN
+from loadtests.swarm.record import RECORDS, SCENARIO, STRAIN, Record, Recorder, recording
 from loadtests.swarm.scenario import Closed, Scenario
 from loadtests.swarm.strain import Strain
 from loadtests.swarm.users import EVERY_USER, LOOPING, Plan, Player, ScheduledUser, Stage, UserCounts

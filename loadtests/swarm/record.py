@@ -11,6 +11,9 @@ from msgspec import Struct
 
 from router.query import Priority
 
+RECORDS, SCENARIO, STRAIN = "requests.csv", "scenario.json", "strain.json"
+"""The files of a run that its generator reads and leaves."""
+
 
 class Form(StrEnum):
     """How an answer is asked for."""

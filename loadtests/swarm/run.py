@@ -17,11 +17,11 @@ from msgspec import Struct
 
 from deploy.demo import ROOT
 from loadtests.swarm.measures import Table
-from loadtests.swarm.record import Record, read_records
+from loadtests.swarm.record import RECORDS, SCENARIO, STRAIN, Record, read_records
 from loadtests.swarm.scenario import Scenario
 from loadtests.swarm.strain import Strain, list_strains
 
-RECORDS, SCENARIO, STRAIN, ABOUT = "requests.csv", "scenario.json", "strain.json", "about.json"
+ABOUT = "about.json"
 _STOP_S = 10.0
 _GRACE_S = 120.0
 
@@ -126,18 +126,6 @@ def make_run(
 def generator(*arguments: str) -> list[str]:
     """The command of a generator process."""
     return [sys.executable, "-m", "loadtests.swarm.generator", *arguments]
-
-
-@contextmanager
-def pinned(cores: Sequence[int]) -> Iterator[None]:
-    """Processes that are started inside run on these cores; no cores: on any."""
-    before = os.sched_getaffinity(0)
-    try:
-        if cores:
-            os.sched_setaffinity(0, cores)
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 @contextmanager

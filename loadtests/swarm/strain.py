@@ -13,6 +13,7 @@ PERIOD_S = 0.02
 MOST_BUSY = 0.8
 MOST_WAITED = 0.1
 MOST_LAG_MS = 25.0
+MOST_PAUSE_MS = 1000.0
 MOST_LATE_MS = 10.0
 MOST_LATE_PART = 0.05
 """Lateness is told beyond 10 ms, and beyond this part of the median latency."""
@@ -72,6 +73,8 @@ def list_strains(strains: Sequence[Strain], table: Table) -> Iterator[str]:
             yield f"{name} waited for its core {one.waited:.0%} of the time (limit {MOST_WAITED:.0%}): give it a core"
         if one.lag_p99_ms > MOST_LAG_MS:
             yield f"{name}: its event loop woke {one.lag_p99_ms:.0f} ms late (p99; limit {MOST_LAG_MS:g} ms)"
+        if one.lag_most_ms > MOST_PAUSE_MS:
+            yield f"{name} stood still for {one.lag_most_ms / 1e3:.1f} s: see what stopped it, or its machine"
     late_ms, typical_ms = measure(Measure.LATE_P99_MS, table), measure(Measure.LATENCY_P50_MS, table)
     limit_ms = max(MOST_LATE_MS, MOST_LATE_PART * typical_ms) if np.isfinite(typical_ms) else MOST_LATE_MS
     if late_ms > limit_ms:

@@ -1,11 +1,13 @@
 """Scenarios as files: the bundled ones are right, wrong ones are told in one line."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from edge.engine.settings import ConfigError
-from loadtests.swarm.cli import override, parse_cores
+from loadtests.swarm.cli import override
+from loadtests.swarm.place import parse_cores
 from loadtests.swarm.scenario import Closed, Open, list_scenarios, load_scenario
 
 GOOD = """\
@@ -75,7 +77,10 @@ def test_override_is_checked() -> None:
 
 
 def test_cores() -> None:
-    assert parse_cores("2,3") == [2, 3]
+    first = min(os.sched_getaffinity(0))
+    assert parse_cores(f"{first},{first}") == [first, first]
     assert parse_cores("") == []
     with pytest.raises(ConfigError, match="'two' is no list of cores"):
         parse_cores("two")
+    with pytest.raises(ConfigError, match="there is no core 99999 here; choose from"):
+        parse_cores("99999")

@@ -21,6 +21,7 @@ def test_calm_generator_says_nothing() -> None:
         ("busy", 0.95, "computed 95% of the time"),
         ("waited", 0.3, "waited for its core 30%"),
         ("lag_p99_ms", 80.0, "woke 80 ms late"),
+        ("lag_most_ms", 2500.0, "stood still for 2.5 s"),
     ],
 )
 def test_each_strain_is_told(key: str, value: float, told: str) -> None:

@@ -1,6 +1,7 @@
 """Short runs against a real site: every shape, both loops, workers, and the ways in which a run must fail."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -18,8 +19,8 @@ from loadtests.site import Site, free_ports
 from loadtests.swarm.arrivals import draw_scheduled
 from loadtests.swarm.cli import main
 from loadtests.swarm.measures import Measure, measure
-from loadtests.swarm.record import Form, Origin
-from loadtests.swarm.run import ABOUT, RECORDS, SCENARIO, Run, generator, make_run
+from loadtests.swarm.record import RECORDS, SCENARIO, Form, Origin
+from loadtests.swarm.run import ABOUT, Run, generator, make_run
 from loadtests.swarm.scenario import Answers, Closed, Open, Scenario
 from loadtests.swarm.shapes import AnyShape, Diurnal, Overload, Ramp, Soak, Spike, Steady
 from tests.servers import broken, serving
@@ -229,6 +230,16 @@ def test_wrong_use_is_told_in_one_line(tmp_path: Path) -> None:
         assert done.exit_code == 2
         assert told in done.output
         assert done.output.count("\n") == 1
+
+
+def test_demo_site_without_models_is_told_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "loadtests.swarm", "run", "steady", "--out", str(tmp_path)]
+    empty = {**os.environ, "HYBRID_MODELS": str(tmp_path / "nothing")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, env=empty)
+    assert done.returncode == 2
+    assert "the demo site did not start" in done.stderr
+    assert "hybrid models pull" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_generator_without_workers_gives_up(tmp_path: Path) -> None:
