@@ -10,9 +10,9 @@ DATA ?=
 SCENARIO ?=
 LOAD ?=
 RECORDS ?= 100000
-RESOLVE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml
+RESOLVE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
-.PHONY: help demo test test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy bench-cache bench-queue bench-load prove-cache-kill lock clean
+.PHONY: help demo test test-deploy image-base wheelhouse images image-sizes sbom scan release test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy bench-cache bench-queue bench-load prove-cache-kill lock clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +42,31 @@ lint: $(VENV)/.test ## Check style and types.
 	$(BIN)/mypy
 
 test: lint models ## Lint, type-check and run every test.
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -m "not deploy" $(PYTEST)
+
+test-deploy: $(VENV)/.test models ## Build the images and try the sites in containers; skips with a reason where no engine runs.
+	$(BIN)/python -m pytest -m deploy $(PYTEST)
+
+image-base: $(VENV)/.test ## Make the images' base from Debian's packages (mmdebstrap), where no registry is reachable.
+	$(BIN)/python -m deploy.images base
+
+wheelhouse: $(VENV)/.test ## Fetch the images' dependencies as wheels.
+	$(BIN)/python -m deploy.images wheelhouse
+
+images: image-base wheelhouse ## Build the images of router, edge and cloud (VERSION=dev, BASE=...).
+	$(BIN)/python -m deploy.images build $(if $(VERSION),--version $(VERSION)) $(if $(BASE),--base $(BASE))
+
+image-sizes: ## Each image's size by package.
+	$(BIN)/python -m deploy.images sizes
+
+sbom: ## Write each image's bill of materials to dist/sbom.
+	$(BIN)/python -m deploy.images sbom
+
+scan: ## Look for known vulnerabilities in the images (trivy, else pip-audit).
+	$(BIN)/python -m deploy.images scan
+
+release: ## Build for all architectures, push to REGISTRY=..., sign (needs buildx and cosign).
+	$(BIN)/python -m deploy.images release --registry $(REGISTRY)
 
 test-gpu: $(VENV)/.test models ## The contract suite on the CUDA provider; skips with a reason where there is no GPU.
 	$(BIN)/python -m pytest -m gpu $(PYTEST)
@@ -78,9 +102,14 @@ prove-cache-kill: $(VENV)/.test models ## Kill the writing router 200 times; eve
 	$(BIN)/python -m loadtests.prove_cache_kill --folder .bench/cache-kill --kills 200
 
 lock: ## Resolve pyproject.toml into deploy/constraints (needs uv).
-	$(RESOLVE) --extra demo --group test -o $(LOCKS)/test.txt
-	@for extra in router edge cloud; do $(RESOLVE) -c $(LOCKS)/test.txt --extra $$extra -o $(LOCKS)/$$extra.txt || exit 1; done
-	$(RESOLVE) -c $(LOCKS)/test.txt --extra demo --group build -o $(LOCKS)/demo.txt
+	$(RESOLVE) pyproject.toml --extra demo --group test -o $(LOCKS)/test.txt
+	$(RESOLVE) -c $(LOCKS)/test.txt pyproject.toml --extra router --extra tracing -o $(LOCKS)/router.txt
+	@for extra in edge cloud; do $(RESOLVE) -c $(LOCKS)/test.txt pyproject.toml --extra $$extra -o $(LOCKS)/$$extra.txt || exit 1; done
+	$(RESOLVE) -c $(LOCKS)/test.txt pyproject.toml --extra demo --group build -o $(LOCKS)/demo.txt
+	$(RESOLVE) -c $(LOCKS)/test.txt --group build -o $(LOCKS)/build.txt
+	printf 'onnxruntime-gpu>=1.22\n' | $(subst version 3.11,version 3.12,$(RESOLVE)) --no-emit-package onnxruntime -c $(LOCKS)/test.txt pyproject.toml - --extra cloud -o $(LOCKS)/cloud-gpu.txt
+	@# the CPU cloud's image has the wheel's tritonserver, not the Python packages of its API
+	@cp $(LOCKS)/cloud.txt $(LOCKS)/cloud-cpu.txt && awk '/^[a-z]/ {own = /^nvidia-pytriton==/} own' $(LOCKS)/demo.txt >> $(LOCKS)/cloud-cpu.txt
 
 clean: ## Remove the environment, models and results.
 	rm -rf $(VENV) $(MODELS) .bench .demo

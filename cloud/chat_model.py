@@ -19,6 +19,7 @@ from cloud.chat_reply import Reply
 from cloud.chat_request import ChatRequest, cancelled_ids, read_request
 from cloud.config import ChatConfig, read_settings
 from cloud.execution import open_artifact, session_config
+from cloud.request_log import RequestLog
 from cloud.responder import Exchange, LeftError, Responder
 from cloud.wire import MOST_TOKENS, ChatOutput, ErrorCode, SamplingParameters, encode_error
 from edge.engine.artifact import ArtifactKind
@@ -41,7 +42,8 @@ class ChatModel:
         decoder = Decoder(artifact.path, session_config(settings), slots=settings.slots)
         self._generator = Generator(decoder, self._tokenizer, waiting=settings.backlog)
         self._metrics = ChatMetrics(args["model_name"])
-        self._responder = Responder(lambda: self._metrics.publish(self._generator.statistics()))
+        log = RequestLog(args["model_name"])
+        self._responder = Responder(lambda: self._metrics.publish(self._generator.statistics()), log.write)
         self._running = ExitStack()
         self._running.enter_context(self._responder)
         self._running.enter_context(self._generator)
@@ -68,7 +70,8 @@ class ChatModel:
         prompt = _prompt_tokens(self._tokenizer, request.prompt)
         deadline = None if request.timeout_s is None else arrived + request.timeout_s
         generations = [self._generator.prepare(prompt, sampling) for sampling in _samplings(request)]
-        exchange = Exchange(request_id, sender, Reply(request, len(prompt)), generations, request.stream)
+        reply = Reply(request, len(prompt))
+        exchange = Exchange(request_id, sender, reply, generations, request.stream, request.asked_as, arrived)
         self._responder.watch(exchange)
         for index, generation in enumerate(generations):
             deliver = partial(self._responder.post, exchange, index)

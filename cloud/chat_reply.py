@@ -29,7 +29,7 @@ class Reply:
     def __init__(self, request: ChatRequest, prompt_tokens: int) -> None:
         self._outputs = request.outputs
         self._scored = request.sampling.logprobs is not None
-        self._prompt_tokens = prompt_tokens
+        self.prompt_tokens = prompt_tokens
         self.fresh = False
         """Whether anything was added since the last `take`."""
         self._choices = [_Choice() for _ in range(request.sampling.n)]
@@ -40,6 +40,14 @@ class Reply:
     @property
     def complete(self) -> bool:
         return all(choice.finish is not FinishReason.UNFINISHED for choice in self._choices)
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(choice.tokens for choice in self._choices)
+
+    @property
+    def first_finish(self) -> FinishReason:
+        return self._choices[0].finish
 
     def add(self, index: int, text: str, places: tuple[TokenLogprobs, ...], tokens: int) -> None:
         """Add to choice `index`, which has `tokens` tokens in all now."""
@@ -63,7 +71,7 @@ class Reply:
             ChatOutput.TEXT_OUTPUT: _bytes(["".join(choice.texts).encode() for choice in choices]),
             ChatOutput.FINISH_REASON: _bytes([choice.finish.encode() for choice in choices]),
             ChatOutput.CUMULATIVE_LOGPROB: np.array([choice.cumulative_logprob for choice in choices], np.float32),
-            ChatOutput.NUM_INPUT_TOKENS: np.array([self._prompt_tokens], np.uint32),
+            ChatOutput.NUM_INPUT_TOKENS: np.array([self.prompt_tokens], np.uint32),
             ChatOutput.NUM_OUTPUT_TOKENS: np.array([choice.new_tokens for choice in choices], np.uint32),
         }
         if ChatOutput.LOGPROBS in self._outputs:

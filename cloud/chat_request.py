@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud.wire import (
+    CHAT_ASKED_AS,
     CHAT_CANCEL,
     CHAT_PRIORITY,
     DEFAULT_PRIORITY,
@@ -32,7 +33,10 @@ class ChatRequest:
     """What is wanted beyond the text."""
     priority: int
     timeout_s: float | None
+    asked_as: str = ""
 
+
+_LONGEST_ID: Final = 128
 
 _RETURNED: Final = {
     ChatInput.RETURN_FINISH_REASON: ChatOutput.FINISH_REASON,
@@ -82,6 +86,7 @@ def read_request(tensors: Mapping[str, NDArray[Any]], parameters: str, timeout_u
     priority = own.pop(CHAT_PRIORITY, 0)
     if priority not in range(PRIORITY_LEVELS + 1):
         raise RequestError(f"{CHAT_PRIORITY}: {priority!r} is not between 0 and {PRIORITY_LEVELS}")
+    asked_as = str(own.pop(CHAT_ASKED_AS, ""))[:_LONGEST_ID]
     if ChatInput.SAMPLING_PARAMETERS in tensors:
         own = _object(_text(tensors, ChatInput.SAMPLING_PARAMETERS), ChatInput.SAMPLING_PARAMETERS)
     stream = _flag(tensors, ChatInput.STREAM, default=False)
@@ -99,6 +104,7 @@ def read_request(tensors: Mapping[str, NDArray[Any]], parameters: str, timeout_u
         outputs=frozenset(output for name, output in _RETURNED.items() if _flag(tensors, name, default=False)),
         priority=priority or DEFAULT_PRIORITY,
         timeout_s=timeout_us / 1e6 if timeout_us else None,
+        asked_as=asked_as,
     )
 
 

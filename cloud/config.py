@@ -45,6 +45,18 @@ class EmbedConfig(Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[int, Meta(ge=0)] = 1
 
 
+class Tls(Struct, frozen=True, forbid_unknown_fields=True):
+    """Mutual TLS for gRPC (PEM files): this server's certificate, and who must have signed its clients'."""
+
+    ca_file: str
+    certificate_file: str
+    key_file: str
+
+    def files(self) -> tuple[str, str, str]:
+        """All three."""
+        return self.ca_file, self.certificate_file, self.key_file
+
+
 class TritonConfig(Struct, frozen=True, forbid_unknown_fields=True):
     chat: ChatConfig | None = None
     embed: EmbedConfig | None = None
@@ -60,6 +72,8 @@ class TritonConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Time that running requests get to finish after SIGTERM."""
     log_info: bool = False
     """Show tritonserver's own progress messages, not only its warnings."""
+    tls: Tls | None = None
+    """For gRPC; HTTP and metrics are never encrypted: publish only gRPC."""
 
     def __post_init__(self) -> None:
         if self.chat is None and self.embed is None and not self.repositories:
@@ -76,7 +90,11 @@ def load_config(path: Path) -> TritonConfig:
         config = msgspec.convert(yaml.safe_load(path.read_bytes()), type=TritonConfig)
     except (OSError, yaml.YAMLError, msgspec.ValidationError) as exc:
         raise ConfigError(f"{path}: {exc}") from exc
-    return _anchored(config, path.parent)
+    anchored = _anchored(config, path.parent)
+    for file in anchored.tls.files() if anchored.tls else ():
+        if not Path(file).is_file():
+            raise ConfigError(f"{path}: tls: {file} is not a file; `hybrid site certificates` makes one")
+    return anchored
 
 
 T = TypeVar("T", ChatConfig, EmbedConfig)
@@ -123,4 +141,5 @@ def _anchored(config: TritonConfig, base: Path) -> TritonConfig:
         chat=config.chat and msgspec.structs.replace(config.chat, artifact=anchor(config.chat.artifact)),
         embed=config.embed and msgspec.structs.replace(config.embed, artifact=anchor(config.embed.artifact)),
         repositories=tuple(anchor(folder) for folder in config.repositories),
+        tls=config.tls and Tls(*map(anchor, config.tls.files())),
     )

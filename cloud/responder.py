@@ -59,8 +59,12 @@ class Exchange:
     generations: Sequence[Generation]
     """One for each choice."""
     stream: bool
+    asked_as: str
+    arrived: float
+    """On `time.monotonic()`'s clock."""
     error: EngineError | None = None
     closed: bool = False
+    over: bool = False
 
     def take(self, index: int, event: Event) -> None:
         """Collect what happened to choice `index`."""
@@ -97,6 +101,7 @@ class Exchange:
             generation.cancel()
 
     def _fail(self, error: EngineError) -> None:
+        self.error = error
         self.cancel()
         self.sender.fail(error)
 
@@ -104,9 +109,12 @@ class Exchange:
 class Responder:
     """Owns the thread: `with Responder(...) as responder`. The other methods may be called from any thread."""
 
-    def __init__(self, on_poll: Callable[[], bool]) -> None:
-        """`on_poll` runs on the thread every 20 ms or so, until it says False and no request is open."""
+    def __init__(self, on_poll: Callable[[], bool], on_end: Callable[[Exchange], None]) -> None:
+        """Both run on the thread: `on_poll` every 20 ms or so, until it says False and no request is open; `on_end` as
+        each one ends.
+        """
         self._on_poll = on_poll
+        self._on_end = on_end
         self._posted: queue.SimpleQueue[tuple[Exchange | None, Callable[[], None]] | None] = queue.SimpleQueue()
         self._open: dict[Exchange, None] = {}  # in the order in which they are asked whether they have left
         self._left: deque[Exchange] = deque()  # who have not been told so yet
@@ -216,3 +224,6 @@ class Responder:
             exchange.cancel()
         if exchange.closed:
             self._open.pop(exchange, None)
+            if not exchange.over:
+                exchange.over = True
+                self._on_end(exchange)

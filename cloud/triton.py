@@ -138,6 +138,7 @@ class TritonServer:
             # Models keep their tensors to themselves; without a GPU these only cause alarming messages.
             "--pinned-memory-pool-byte-size=0",
             "--enable-peer-access=false",
+            *_tls_options(config),
         ]
 
     def _forward_output(self) -> None:
@@ -205,6 +206,17 @@ def _reserve_ports(config: TritonConfig) -> tuple[int, int, int]:
             ports.append(listener.getsockname()[1])
     http, grpc, metrics = ports
     return http, grpc, metrics
+
+
+def _tls_options(config: TritonConfig) -> list[str]:
+    if config.tls is None:
+        return []
+    return [
+        "--grpc-use-ssl-mutual=true",
+        f"--grpc-root-cert={config.tls.ca_file}",
+        f"--grpc-server-cert={config.tls.certificate_file}",
+        f"--grpc-server-key={config.tls.key_file}",
+    ]
 
 
 def _reachable(host: str) -> str:

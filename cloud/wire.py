@@ -95,6 +95,9 @@ DEFAULT_PRIORITY: Final = 2
 CHAT_PRIORITY: Final = "chat_priority"
 """Custom request parameter of `chat`, with the values of `priority`, which Triton hides from Python models."""
 
+CHAT_ASKED_AS: Final = "chat_asked_as"
+"""Custom request parameter of `chat`: the id by which the router's log and ours know a request."""
+
 CHAT_CANCEL: Final = "chat_cancel"
 """
 Custom request parameter of `chat`: the ids of requests that shall end, separated by commas. The request that carries it

@@ -127,11 +127,13 @@ def write_parts(ports: Ports, store: Path, work: Path) -> list[Part]:
         raise DemoError(f"{exc} `hybrid models pull --all` brings the demo's models.") from exc
     work.mkdir(parents=True, exist_ok=True)
     edge: dict[str, Any] = yaml.safe_load((SITE / "edge.yaml").read_text())
-    edge["listen"]["port"] = ports.edge
+    # the site's files are for containers: here all is open to this machine only, and nothing is kept between runs
+    edge["listen"] = {"host": "127.0.0.1", "port": ports.edge}
     edge["chat"]["artifact"] = str(edge_chat)
     edge["embedding"]["artifact"] = str(embedding)
     router: dict[str, Any] = yaml.safe_load((SITE / "router.yaml").read_text())
-    router["listen"]["port"] = ports.router
+    router["listen"] = {"host": "127.0.0.1", "port": ports.router}
+    del router["keys_file"], router["cache"]
     router["scoring"]["artifact"] = str(SITE / router["scoring"]["artifact"])
     router["scoring"]["embedding"] = str(scoring_embedding)
     router["targets"]["edge-demo"]["url"] = f"http://127.0.0.1:{ports.edge}"

@@ -27,9 +27,10 @@ from edge.requests import (
     read_deadline_ms,
     read_priority,
     read_texts,
+    read_trace_id,
 )
 from edge.serving import CutError, Drain, EventStream, HangUpError, until_hang_up
-from edge.telemetry import Telemetry
+from edge.telemetry import RequestRecord, Telemetry
 
 HttpRequest = Request[Any, Any, Any]
 Work = Callable[["Exchange", bytes], Awaitable[ASGIApp]]
@@ -65,12 +66,40 @@ class Exchange:
     url: str
     terms: Terms
     request_id: str | None
+    trace_id: str
     started: float
     status: int = 200
+    model: str = ""
+    error: str | None = None
+    usage: wire.Usage | None = None
+    first_s: float | None = None
+
+    def see_first(self) -> None:
+        """The first piece is here."""
+        self.first_s = time.perf_counter() - self.started
+        self.service.telemetry.see_first(self.first_s)
+
+    def fail(self, failure: ApiError) -> None:
+        """This is what the client is told."""
+        self.status = failure.status
+        self.error = str(failure.detail.code or failure.detail.type)
 
     def finish(self) -> None:
         """The request is over, one way or another."""
-        self.service.telemetry.finish(self.url, self.status, self.started, self.request_id)
+        usage = self.usage
+        record = RequestRecord(
+            request_id=self.request_id,
+            url=self.url,
+            status=self.status,
+            model=self.model,
+            error=self.error,
+            prompt_tokens=usage.prompt_tokens if usage else 0,
+            completion_tokens=usage.completion_tokens if usage else 0,
+            first_ms=None if self.first_s is None else round(self.first_s * 1e3, 1),
+            total_ms=round((time.perf_counter() - self.started) * 1e3, 1),
+            trace_id=self.trace_id,
+        )
+        self.service.telemetry.finish(record)
 
 
 def routes() -> list[HTTPRouteHandler]:
@@ -94,7 +123,8 @@ def _route(url: str, work: Work) -> HTTPRouteHandler:
 async def _converse(request: HttpRequest, url: str, work: Work) -> ASGIApp:
     """Do a request's work until its client hangs up or the server stops; answer, count."""
     service: Service = request.app.state.service
-    exchange = Exchange(service, url, Terms(0, None), request.headers.get("x-request-id"), time.perf_counter())
+    request_id, trace_id = request.headers.get("x-request-id"), read_trace_id(request.headers.get("traceparent"))
+    exchange = Exchange(service, url, Terms(0, None), request_id, trace_id, time.perf_counter())
     try:
         exchange.terms = _read_terms(request)
         answer = await _work(request, exchange, work)
@@ -103,7 +133,7 @@ async def _converse(request: HttpRequest, url: str, work: Work) -> ASGIApp:
         answer = ASGIResponse(status_code=_CLIENT_CLOSED)
     except Exception as exc:  # noqa: BLE001 - every failure is told as OpenAI's error object, and counted
         failure = as_failure(exc)
-        exchange.status = failure.status
+        exchange.fail(failure)
         answer = ASGIResponse(
             body=failure.body(), headers=failure.headers(), media_type=_JSON, status_code=failure.status
         )
@@ -145,11 +175,12 @@ async def _complete(
     if request.model not in {None, model.name}:
         raise unknown_model(str(request.model))
     request.check()
+    exchange.model = model.name
     dialect = _dialect(request, model.name)
     pieces = model.answer(request, exchange.terms)
     try:
         first = await anext(pieces)  # while a failure can still become an HTTP status
-        exchange.service.telemetry.first(exchange.started)
+        exchange.see_first()
         if request.stream:
             events = _events(exchange, request, dialect, first, pieces)
             return EventStream(events, exchange.service.stamp(), partial(_release, exchange, pieces))
@@ -157,6 +188,7 @@ async def _complete(
         tally.add(first)
         async for piece in pieces:
             tally.add(piece)
+        exchange.usage = tally.usage()
         return _json(dialect.whole(tally), exchange.service.stamp())
     except BaseException:
         await pieces.aclose()
@@ -189,8 +221,9 @@ async def _events(
         failure = draining()
     except Exception as exc:  # noqa: BLE001 - no status can be sent any more
         failure = as_failure(exc)
+    exchange.usage = tally.usage()
     if failure is not None:
-        exchange.status = failure.status
+        exchange.fail(failure)
         yield b"event: error\ndata: " + failure.body() + b"\n\n"
 
 
@@ -213,7 +246,8 @@ async def _embed(decoder: msgspec.json.Decoder[EmbeddingRequest], exchange: Exch
         for index, (vector, count) in enumerate(zip(vectors, counts, strict=True))
     ]
     tokens = sum(counts)
-    listed = wire.EmbeddingList(data=data, model=model.name, usage=wire.Usage(tokens, 0, tokens))
+    exchange.model, exchange.usage = model.name, wire.Usage(tokens, 0, tokens)
+    listed = wire.EmbeddingList(data=data, model=model.name, usage=exchange.usage)
     return _json(listed, exchange.service.stamp())
 
 
@@ -237,7 +271,7 @@ def _status_routes() -> list[HTTPRouteHandler]:
     @get("/health/ready")
     async def ready(request: HttpRequest) -> ASGIApp:
         service: Service = request.app.state.service
-        good = service.chat.generator.alive and not service.drain.begun
+        good = service.chat.generator.alive and not service.drain.leaving
         return _json({"ready": good}, service.stamp(), 200 if good else 503)
 
     @get("/metrics")

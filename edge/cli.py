@@ -28,7 +28,7 @@ def edge(path: Path, log_level: str) -> None:
 
     \b
     Example:
-      hybrid edge --config deploy/sites/demo/edge.yaml
+      hybrid edge --config .demo/edge.yaml
     """
     from edge.app import create_app  # noqa: PLC0415 - `--help` needs none of the server's packages
     from edge.engine.errors import EngineError  # noqa: PLC0415
@@ -42,7 +42,8 @@ def edge(path: Path, log_level: str) -> None:
         app = create_app(config, drain)
     except (ConfigError, EngineError, TemplateError) as exc:
         raise click.ClickException(str(exc)) from exc
-    sys.exit(serve(app, drain, host=config.listen.host, port=config.listen.port, drain_s=config.limits.drain_s))
+    listen, limits = config.listen, config.limits
+    sys.exit(serve(app, drain, host=listen.host, port=listen.port, lead_s=limits.lead_s, drain_s=limits.drain_s))
 
 
 def _source_options(command: F) -> F:

@@ -24,9 +24,13 @@ class Listen(Section, frozen=True):
 
 
 class Limits(Section, frozen=True):
-    """What one request may take, and how long a stop may last."""
+    """What one request may take, and how long a stop may last.
+
+    For `lead_s` a stopping edge says that it is not ready and still takes work: long enough for routers to see it.
+    """
 
     body_bytes: Annotated[int, Meta(ge=1024)] = 1_048_576
+    lead_s: Annotated[float, Meta(ge=0, le=3_600)] = 0.0
     drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 20.0
 
 

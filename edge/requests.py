@@ -3,6 +3,7 @@ What clients send: OpenAI's request bodies (https://platform.openai.com/docs/api
 fields are ignored; known ones that this server cannot honour are refused unless their value changes nothing.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,8 @@ from edge.bodies import MOST_ANSWERS, TEMPLATE_ROLES, Inputs, MaxTokens, Text, T
 from edge.engine.grammar import ANY_OBJECT
 from edge.engine.sampling import Sampling
 from edge.failures import ApiError, refuse
+
+_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
 
 
 class Message(bodies.ChatMessage, frozen=True):
@@ -177,6 +180,12 @@ def read_deadline_ms(given: str | None) -> int | None:
     if not (given.isascii() and given.isdigit() and len(given) < 12):
         raise refuse("Invalid 'x-deadline-ms': give the milliseconds that are left.", param="x-deadline-ms")
     return int(given)
+
+
+def read_trace_id(given: str | None) -> str:
+    """The trace in a `traceparent` (https://www.w3.org/TR/trace-context/); empty if there is none."""
+    match = _TRACEPARENT.match(given) if given else None
+    return match[1] if match else ""
 
 
 def _unreadable(part: Struct) -> ApiError:

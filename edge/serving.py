@@ -1,8 +1,8 @@
 """
 The HTTP shell that the edge and the router share: a server that drains, work that ends with its client, event streams.
 
-A stop goes: SIGTERM → not ready, new work refused → running work may finish for `drain_s` → what still runs is cut
-with an error its client can read → exit 0.
+A stop goes: SIGTERM → not ready, but new work is done for `lead_s`, so that balancers can look away first → new work
+refused → running work may finish for `drain_s` → what still runs is cut with an error its client can read → exit 0.
 """
 
 import asyncio
@@ -37,9 +37,10 @@ class HangUpError(Exception):
 
 
 class Drain:
-    """One server's stop, as its handlers see it."""
+    """One server's stop, as its handlers see it: `leaving` is no longer ready, `begun` also refuses new work."""
 
     def __init__(self) -> None:
+        self.leaving = False
         self.begun = False
         self.expired = False
         self.crashed = False
@@ -90,9 +91,10 @@ class Held:
 class DrainingServer(uvicorn.Server):
     """uvicorn, with a drain before its shutdown, and signals that end in exit status 0."""
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, *, lead_s: float, drain_s: float) -> None:
         super().__init__(config)
         self._drain = drain
+        self._lead_s = lead_s
         self._drain_s = drain_s
 
     @contextlib.contextmanager
@@ -111,7 +113,11 @@ class DrainingServer(uvicorn.Server):
         calm_collector()
 
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
-        """Drain while still listening, so that a load balancer can see `not ready`."""
+        """Lead and drain while still listening, so that a load balancer can see `not ready`."""
+        self._drain.leaving = True
+        # who keeps connections must not send its next request over one that is about to close
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        await self._wait(self._lead_s, lambda: False)
         self._drain.begun = True
         await self._wait_idle(self._drain_s)
         if self._drain.busy():
@@ -121,14 +127,22 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _wait_idle(self, limit_s: float) -> None:
+        # the server's own tasks too: a stream that is about to begin is in nobody's hands for a moment
+        await self._wait(limit_s, lambda: not self._drain.busy() and not self.server_state.tasks)
+
+    async def _wait(self, limit_s: float, over: Callable[[], bool]) -> None:
         end = time.monotonic() + limit_s
         # a second Ctrl-C sets force_exit, a plain attribute of uvicorn's: nothing to wait on but the clock
-        while self._drain.busy() and time.monotonic() < end and not self.force_exit:  # noqa: ASYNC110
+        while not over() and time.monotonic() < end and not self.force_exit:  # noqa: ASYNC110
             await asyncio.sleep(_TICK_S)
 
 
-def serve(app: ASGIApp, drain: Drain, *, host: str, port: int, drain_s: float) -> int:
-    """Serve until SIGTERM or SIGINT; returns the process's exit status, 1 if it could not start or a job crashed."""
+def serve(app: ASGIApp, drain: Drain, *, host: str, port: int, lead_s: float = 0.0, drain_s: float) -> int:
+    """Serve until SIGTERM or SIGINT; returns the process's exit status, 1 if it could not start or a job crashed.
+
+    `lead_s` is how long new work is still done when `/health/ready` already says no, `drain_s` how long what runs then
+    may take.
+    """
     config = uvicorn.Config(
         app,
         host=host,
@@ -143,7 +157,7 @@ def serve(app: ASGIApp, drain: Drain, *, host: str, port: int, drain_s: float) -
         timeout_graceful_shutdown=1,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    server = DrainingServer(config, drain, drain_s)
+    server = DrainingServer(config, drain, lead_s=lead_s, drain_s=drain_s)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=config.backlog)

@@ -1,7 +1,6 @@
 """What operators see: Prometheus metrics and one log line a request. Prompts and answers never enter here."""
 
 import logging
-import time
 from collections.abc import Iterator
 
 import msgspec
@@ -13,7 +12,23 @@ from edge.engine.generator import Generator
 from edge.engine.metrics import COUNTERS, GAUGES
 
 _logger = logging.getLogger("edge")
+_encode = msgspec.json.encode
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One request that is over: a line of the log. `request_id` and `trace_id` are the router's."""
+
+    request_id: str | None
+    url: str
+    status: int
+    model: str = ""
+    error: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    first_ms: float | None = None
+    total_ms: float
+    trace_id: str = ""
 
 
 class Telemetry:
@@ -31,17 +46,16 @@ class Telemetry:
             "edge_first_token_seconds", "From head to first piece.", buckets=_SECONDS, registry=self._registry
         )
 
-    def first(self, started: float) -> None:
-        """A request that came in at `started` (`time.perf_counter()`) has its first piece."""
-        self._first.observe(time.perf_counter() - started)
+    def see_first(self, seconds: float) -> None:
+        """A request has its first piece, so long after it came in."""
+        self._first.observe(seconds)
 
-    def finish(self, url: str, status: int, started: float, request_id: str | None) -> None:
+    def finish(self, record: RequestRecord) -> None:
         """A request is over."""
-        elapsed = time.perf_counter() - started
-        self._requests.labels(url, str(status)).inc()
-        self._seconds.labels(url).observe(elapsed)
-        line = {"url": url, "status": status, "ms": round(elapsed * 1e3, 1), "request_id": request_id}
-        _logger.info("%s", msgspec.json.encode(line).decode())
+        self._requests.labels(record.url, str(record.status)).inc()
+        self._seconds.labels(record.url).observe(record.total_ms / 1e3)
+        if _logger.isEnabledFor(logging.INFO):
+            _logger.info("%s", _encode(record).decode())
 
     def render(self) -> bytes:
         """In Prometheus' text format."""

@@ -1,7 +1,8 @@
 """
 What the semantic cache's guards refuse and let pass, beside a plain cosine threshold.
 
-Pairs come from `tests/cache/pairs`: the guards and the similarity were tuned on one part, the bars are for another.
+Pairs come from `tests/cache/pairs`: guards, judge and similarity were fitted to all parts but `proof`, which alone has
+bars. The judge is taken from the model store; without one the guard is the strict one, which has no recall to promise.
 `--data DIR` holds NAME.jsonl files, rows with a `prompt`: natural questions, each asked once, so that every hit has to
 be judged.
 """
@@ -12,131 +13,60 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
 import numpy as np
 
-from edge.engine.encoder import Encoder
 from edge.engine.files import replace_file
 from loadtests.bench import Row, report
+from loadtests.guard_trials import Judged, Passed, Trial, Trials, Vectors, join
+from router.cache.evidence import wilson
 from router.cache.guard import Guard
+from router.cache.guard.judge import Judge
+from router.cache.guard.lexicon import Lexicon
 from router.cache.guard.reading import normalise
 from router.cache.guard.similarity import Similarity, calibrated_similarity, read_similarities
+from router.cache.semantic import CANDIDATES
 from router.config.cache import SemanticCache
-from router.embedder import embed_texts, open_embedding
-from tests.cache.pairs import Pair, Part, hard_pairs, paraphrases, texts
+from tests.cache.pairs import TUNED, Part, paraphrases, texts
 
 EMBEDDINGS = ("all-minilm-l6-v2", "all-minilm-l6-v2-fast")
+JUDGE = "question-judge"
 TABLE = Path("router") / "cache" / "guard" / "similarity.json"
 MOST_FALSE, MOST_FALSE_BOUND, LEAST_RECALL = 0.005, 0.01, 0.5
 FEWEST_QUESTIONS, MOST_WRONG = 5000, 0.001
 KEPT = 0.98
 MOST_CALL_MS = 1.0
-BLOCK = 512
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d]+|[^\w\s.,;:?!'\"-]")
 
-Vector = np.ndarray[Any, np.dtype[np.float32]]
-Cosines = np.ndarray[Any, np.dtype[np.float64]]
-Passed = np.ndarray[Any, np.dtype[np.bool_]]
 
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Pairs of a part, whether the guard lets each pass, and how close an embedding puts them."""
-
-    pairs: Sequence[Pair]
-    passed: Passed
-    cosines: Cosines
-
-    def hits(self, similarity: float) -> Passed:
-        """What the cache would answer."""
-        return self.passed & (self.cosines >= similarity)
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """Both kinds of pairs of one part."""
-
-    hard: Judged
-    same: Judged
-
-    def plain_threshold(self, recall: float) -> float:
-        """The cosine from which on that share of the paraphrases lies."""
-        return float(np.sort(self.same.cosines)[::-1][max(0, round(recall * len(self.same.cosines)) - 1)])
-
-
-def wilson_upper(wrong: int, total: int) -> float:
-    """Upper end of Wilson's 95% interval (https://doi.org/10.1080/01621459.1927.10502953)."""
-    z, share = 1.959964, wrong / total
-    return (share + z * z / (2 * total) + z * sqrt(share * (1 - share) / total + z * z / (4 * total * total))) / (
-        1 + z * z / total
-    )
-
-
-class Vectors:
-    """Vectors of texts, each made once; kept in a folder, where one is given."""
-
-    def __init__(self, name: str, store: Path, kept: Path | None) -> None:
-        self.name = name
-        self._encoder: Encoder = open_embedding(max((store / name).iterdir()))[1]
-        self._file = kept / f"{name}.npz" if kept else None
-        self._known: dict[str, Vector] = {}
-        if self._file and self._file.is_file():
-            with np.load(self._file, allow_pickle=False) as found:
-                encoded = bytes(found["texts"])
-                self._known = dict(zip(msgspec.json.decode(encoded, type=list[str]), found["vectors"], strict=True))
-
-    def embed(self, wanted: Sequence[str]) -> Vector:
-        """One row a text."""
-        new = [text for text in dict.fromkeys(wanted) if text not in self._known]
-        if new:
-            click.echo(f"  {self.name}: embedding {len(new)} texts", err=True)
-            self._known |= dict(zip(new, embed_texts(self._encoder, new), strict=True))
-            if self._file:
-                encoded = np.frombuffer(msgspec.json.encode(list(self._known)), np.uint8)
-                np.savez(self._file, texts=encoded, vectors=np.stack(list(self._known.values())))
-        return np.stack([self._known[text] for text in wanted])
-
-
-def try_part(part: Part, guard: Guard, vectors: Vectors) -> Trial:
-    """Put all pairs of a part to the guard and to an embedding."""
-    return Trial(*(_judge(pairs, guard, vectors) for pairs in (hard_pairs(part), paraphrases(part))))
-
-
-def _judge(pairs: Sequence[Pair], guard: Guard, vectors: Vectors) -> Judged:
-    passed = np.array([guard.refuse(pair.asked, pair.stored) is None for pair in pairs])
-    places = {text: at for at, text in enumerate(texts(pairs))}
-    found = vectors.embed(list(places))
-    asked, stored = ([places[getattr(pair, side)] for pair in pairs] for side in ("asked", "stored"))
-    return Judged(pairs, passed, np.einsum("ij,ij->i", found[asked], found[stored]).astype(np.float64))
-
-
-def calibrate(name: str, trial: Trial) -> Similarity:
+def calibrate(name: str, trial: Trial, *, judged: bool) -> Similarity:
     """The highest similarity that loses few of the paraphrases that the guard lets pass, in steps of 0.01."""
     passed = np.sort(trial.same.cosines[trial.same.passed])
     similarity = float(np.floor(100 * passed[int((1 - KEPT) * len(passed))]) / 100)
     return Similarity(
         embedding=name,
+        judged=judged,
         similarity=similarity,
         kept=round(float((passed >= similarity).mean()), 4),
         recall=round(float(trial.same.hits(similarity).mean()), 4),
         false_hits=round(float(trial.hard.hits(similarity).mean()), 4),
-        pairs=f"tests/cache/pairs/tuning.txt: {len(trial.same.pairs)} paraphrases, {len(trial.hard.pairs)} hard pairs",
+        pairs=f"{', '.join(TUNED)}: {len(trial.same.pairs)} paraphrases, {len(trial.hard.pairs)} hard pairs",
     )
 
 
-def judge_part(part: Part, name: str, similarity: float, trial: Trial) -> list[Row]:
-    """The table's rows for one part and one embedding; the test and blind parts have bars."""
-    must = part in {Part.TEST, Part.BLIND}
+def judge_part(part: Part, name: str, similarity: float, trials: Trials, vectors: Vectors) -> list[Row]:
+    """The table's rows for one part and one embedding."""
+    if not part.path.is_file():
+        return [Row(f"{name}, {part} part: not run", f"{part.path.name} is not there", "-", holds=True)]
+    trial = trials.try_part(part, vectors)
+    must = part is Part.PROOF
     hits, recall = trial.hard.hits(similarity), float(trial.same.hits(similarity).mean())
     wrong, total = int(hits.sum()), len(hits)
-    bound, plain = wilson_upper(wrong, total), trial.hard.cosines >= trial.plain_threshold(recall)
-    title = f"{name}, {part} part"
+    bound, plain = wilson(wrong, total).high, trial.hard.cosines >= trial.plain_threshold(recall)
+    title = f"{name}, {part} part{'' if must else ' (fitted to)'}"
     rows = [
         Row(f"{title}: similarity", f"{similarity:.2f}", "-", holds=True),
         Row(
@@ -190,15 +120,15 @@ def read_questions(folder: Path, most_characters: int) -> list[str]:
 
 
 def find_hits(questions: Sequence[str], guard: Guard, vectors: Vectors, similarity: float) -> list[tuple[str, str]]:
-    """Every pair that would be a hit if each were asked once, whichever came first: more than a cache would look at."""
+    """Every hit if each were asked once, one after the other: the cache looks at the nearest earlier ones."""
     found = vectors.embed(questions)
     hits = []
-    for start in range(0, len(questions), BLOCK):
-        close = np.argwhere(found[start : start + BLOCK] @ found.T >= similarity)
-        for row, stored in close:
-            asked = start + int(row)
-            if stored < asked and guard.refuse(questions[asked], questions[stored]) is None:
+    for asked in range(1, len(questions)):
+        cosines = found[:asked] @ found[asked]
+        for stored in np.argsort(-cosines)[:CANDIDATES]:
+            if cosines[stored] >= similarity and guard.refuse(questions[asked], questions[stored]) is None:
                 hits.append((questions[asked], questions[stored]))
+                break
     return hits
 
 
@@ -232,7 +162,7 @@ def judge_questions(name: str, questions: Sequence[str], hits: Sequence[tuple[st
 
 
 def measure_guard(questions: Sequence[str]) -> list[Row]:
-    """Its time and memory."""
+    """Time and memory of the rules."""
     tracemalloc.start()
     guard = Guard()
     held = tracemalloc.get_traced_memory()[0]
@@ -252,6 +182,22 @@ def measure_guard(questions: Sequence[str]) -> list[Row]:
                     holds,
                 )
             )
+    return rows
+
+
+def measure_judge(judge: Judge) -> list[Row]:
+    """What the judge takes where it is asked, on one thread."""
+    rows = []
+    pairs = [(pair.asked, pair.stored) for pair in paraphrases(Part.BLIND)]
+    for least, most in ((5, 8), (10, 14), (20, 30)):
+        fits = [pair for pair in pairs if all(least <= len(text.split()) <= most for text in pair)][:300]
+        took = []
+        for asked, stored in fits:
+            started = time.thread_time_ns()
+            judge.weigh(asked, stored)
+            took.append((time.thread_time_ns() - started) / 1e6)
+        if took:
+            rows.append(Row(f"judge: two of {least} to {most} words, p50 / p99", _shown(took), "-", holds=True))
     return rows
 
 
@@ -291,32 +237,44 @@ def _shown(took: Sequence[float]) -> str:
 @click.option("--write", is_flag=True, help="Calibrate the similarity on the tuning part and write the table.")
 def main(data: Path | None, store: Path, vectors: Path | None, parts: Sequence[Part], *, write: bool) -> None:
     """Measure the guards."""
-    guard, rows = Guard(), []
+    folder = store / JUDGE
+    lexicon = Lexicon.load()
+    judge = Judge.open(max(folder.iterdir()), lexicon) if folder.is_dir() else None
+    guard = Guard(lexicon, judge)
+    trials = Trials(guard)
+    rows = [Row("judge", "none: the strict guard" if judge is None else "there", "there", holds=judge is not None)]
     questions = read_questions(data, SemanticCache().most_characters) if data else []
     if vectors:
         vectors.mkdir(parents=True, exist_ok=True)
     if data is None:
         click.echo("No DATA is given: natural questions (a folder of .jsonl with `prompt`) are not tried.", err=True)
-    table = {one.embedding: one for one in read_similarities()} if TABLE.is_file() else {}
     for name in EMBEDDINGS:
         if not (store / name).is_dir():
             rows.append(Row(f"{name}: not run", f"{store / name} is not there", "-", holds=True))
             continue
         found = Vectors(name, store, vectors)
         if write:
-            table[name] = calibrate(name, try_part(Part.TUNING, guard, found))
-            replace_file(TABLE, msgspec.json.format(msgspec.json.encode(list(table.values())), indent=1) + b"\n")
+            write_similarity(calibrate(name, join([trials.try_part(one, found) for one in TUNED]), judged=bool(judge)))
             continue
-        similarity = calibrated_similarity(name)
+        similarity = calibrated_similarity(name, judged=judge is not None)
         if similarity is None:
             raise click.ClickException(f"{TABLE} has no {name}: run with --write first")
-        for part in parts:
-            rows += judge_part(Part(part), name, similarity, try_part(Part(part), guard, found))
+        for part in map(Part, parts):
+            rows += judge_part(part, name, similarity, trials, found)
         if questions:
             rows += judge_questions(name, questions, find_hits(questions, guard, found, similarity))
     if not write:
         rows += measure_guard([one for one in questions if len(one) >= 400])
+        rows += measure_judge(Judge.open(max(folder.iterdir()), lexicon)) if judge else []
         sys.exit(report("cache-guard", rows))
+
+
+def write_similarity(similarity: Similarity) -> None:
+    """Put it into the table that ships."""
+    table = {(one.embedding, one.judged): one for one in read_similarities()} if TABLE.is_file() else {}
+    table[similarity.embedding, similarity.judged] = similarity
+    rows = [table[key] for key in sorted(table)]
+    replace_file(TABLE, msgspec.json.format(msgspec.json.encode(rows), indent=1) + b"\n")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import httpx
 import numpy as np
 
 from loadtests.bench import Row, report
-from loadtests.bench_queue import Generator
 from loadtests.pair.questions import Split, generate
+from loadtests.queueing.generator import Generator
 from loadtests.site import Site, running_site
 from router.config.lanes import Pressure
 from router.decision import Tier

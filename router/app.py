@@ -1,17 +1,22 @@
 """Assembly: the only module that knows every other."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from litestar import Litestar
 
+from edge.engine.errors import EngineError
 from edge.engine.settings import ConfigError
 from edge.engine.template import ChatTemplate, TemplateError
 from edge.serving import Drain, running
-from router.admission import load_admission
+from router.admission import Admission, load_admission
 from router.api.cache import cache_routes
+from router.api.canaries import canary_routes
 from router.api.chat import chat_routes
 from router.api.embeddings import embedding_routes
 from router.api.exchange import Service
@@ -34,6 +39,7 @@ from router.cache.similar import SimilarAnswers
 from router.cache.statistics import Caches
 from router.cache.tiered import TieredRecords
 from router.calls import Caller
+from router.canaries import Canaries
 from router.choosing import Chooser
 from router.config import AnyTarget, Config, EmbeddingUse, OpenAITarget, read_secret
 from router.dispatch import Dispatcher
@@ -47,12 +53,40 @@ from router.lane_metrics import LaneCollector
 from router.lanes import Lanes
 from router.metering import Meter
 from router.pipeline import Pipeline, answer_anew
-from router.policy import make_policy
+from router.policy import Policy, make_policy
 from router.routing_metrics import PolicyCollector, RoutingMetrics
 from router.scoring import Scorer, UnknownScorer
 from router.scoring.service import ScoringService
 from router.steering import Steering
 from router.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from router.tracing import Tracing
+
+_logger = logging.getLogger(__name__)
+Job = Coroutine[Any, Any, None]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What is made of the configuration before anything is opened, so that a mistake in a file stops the start."""
+
+    config: Config
+    drain: Drain
+    admission: Admission
+    telemetry: Telemetry
+    routing_metrics: RoutingMetrics
+    records: TieredRecords
+    vectors: EmbeddingCache | None
+    embedder: Embedder | None
+    scorer: Scorer
+    semantic: SemanticCache | None
+    policy: Policy
+    canaries: Canaries
+    lanes: Lanes
+    steering: Steering
+    backend_makers: Mapping[str, Callable[[], Backend]]
+    make_tracing: "Callable[[], Tracing] | None"
 
 
 def create_app(config: Config, drain: Drain) -> Litestar:
@@ -61,75 +95,134 @@ def create_app(config: Config, drain: Drain) -> Litestar:
     Raises:
         ConfigError: a file that the configuration names is wrong.
     """
-    admission = load_admission(config.keys_file)
-    makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
-    telemetry = Telemetry()
-    metrics = RoutingMetrics(telemetry)
-    records = TieredRecords(config.cache.tiers, telemetry)
-    vectors = EmbeddingCache(records, config.cache.embedding, telemetry) if config.cache.embedding.enabled else None
-    embedder = _make_embedder(config, telemetry, vectors)
-    scorer = _make_scorer(config, telemetry, embedder)
-    semantic = _make_semantic(config, telemetry, embedder, records)
-    policy = make_policy(config)
-    meter = Meter(config.quotas)
-    lanes = Lanes(config)
-    steering = Steering(config.pressure, lanes.chat)
-    telemetry.registry.register(LaneCollector(lanes.statistics, steering.statistics))
-    telemetry.registry.register(PolicyCollector(policy))
+    parts = _make_parts(config, drain)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            stack.callback(policy.close)  # after the backends: their last calls are settled by then
-            await stack.enter_async_context(records)  # before all who write to it
-            backends: dict[str, Backend] = {}
-            for name, make in makers.items():
-                backends[name] = await stack.enter_async_context(make())
-            health = Health(backends, config.probe, telemetry)
-            await health.check()
-            jobs = [health.watch(), telemetry.log.run()]
-            if embedder is not None:
-                await stack.enter_async_context(embedder)
-            if isinstance(scorer, ScoringService):
-                await stack.enter_async_context(scorer)
-                jobs.append(scorer.watch())
-            holder = await stack.enter_async_context(Holder(config.check, telemetry))
-            chooser = Chooser(config.chat_targets(), health, scorer, policy, config.check, metrics, steering)
-            dispatcher = Dispatcher(health, chooser, policy, metrics)
-            caller = Caller(backends, lanes.chat, holder)
-            similar = None
-            if semantic is not None and embedder is not None:
-                await stack.enter_async_context(semantic)
-                similar = _make_similar(semantic, embedder, partial(answer_anew, dispatcher, caller), drain, telemetry)
-                jobs += [semantic.learn(), similar.auditor.run()]
-            keys = KeyMaker(Fingerprint(config, scorer, backends))
-            responses = ResponseCache(config.cache.response, records, keys, similar)
-            pipeline = Pipeline(
-                responses,
-                await stack.enter_async_context(Flights()),
-                dispatcher,
-                caller,
-                config.embedding_targets(),
-                EmbeddingCaller(backends, lanes.embedding, config.embedding_models(), vectors),
-                health,
-                policy,
-            )
-            counted = [cache for cache in (responses, semantic, vectors) if cache is not None]
-            caches = Caches(records, counted, semantic)
-            app.state.service = Service(
-                config, admission, chooser, pipeline, health, scorer, telemetry, drain, meter, lanes, steering, caches
-            )
+            app.state.service, jobs = await _open(parts, stack)
             async with running(drain, *jobs):
                 yield
 
     return Litestar(
-        [*chat_routes(), *embedding_routes(), *status_routes(), *cache_routes(), *lane_routes()],
+        [*chat_routes(), *embedding_routes(), *status_routes(), *cache_routes(), *lane_routes(), *canary_routes()],
         lifespan=[lifespan],
         exception_handlers={Exception: as_error_response},
         request_max_body_size=config.limits.body_bytes,
         openapi_config=None,
         logging_config=None,
     )
+
+
+def _make_parts(config: Config, drain: Drain) -> _Parts:
+    admission = load_admission(config.keys_file)
+    make_tracing = _tracing_maker(config)
+    makers = {name: _backend_maker(name, target) for name, target in config.targets.items()}
+    telemetry = Telemetry()
+    routing_metrics = RoutingMetrics(telemetry)
+    records = TieredRecords(config.cache.tiers, telemetry)
+    vectors = EmbeddingCache(records, config.cache.embedding, telemetry) if config.cache.embedding.enabled else None
+    embedder = _make_embedder(config, telemetry, vectors)
+    scorer = _make_scorer(config, telemetry, embedder)
+    semantic = _make_semantic(config, telemetry, embedder, records)
+    policy = make_policy(config)
+    canaries = Canaries(config.targets, telemetry)
+    lanes = Lanes(config)
+    steering = Steering(config.pressure, lanes.chat)
+    telemetry.registry.register(LaneCollector(lanes.statistics, steering.statistics))
+    telemetry.registry.register(PolicyCollector(policy))
+    return _Parts(
+        config, drain, admission, telemetry, routing_metrics, records, vectors, embedder, scorer, semantic, policy,
+        canaries, lanes, steering, makers, make_tracing,
+    )  # fmt: skip
+
+
+async def _open(parts: _Parts, stack: AsyncExitStack) -> tuple[Service, list[Job]]:
+    """The service, whose parts `stack` closes, and the jobs that it needs run."""
+    config, telemetry, policy = parts.config, parts.telemetry, parts.policy
+    stack.callback(policy.close)  # after the backends: their last calls are settled by then
+    await stack.enter_async_context(parts.records)  # before all who write to it
+    tracing = await _open_tracing(parts, stack)
+    backends = await _open_backends(parts, tracing, stack)
+    health = Health(backends, config.probe, telemetry, parts.canaries.idle)
+    await health.check()
+    jobs: list[Job] = [health.watch(), telemetry.log.run(), *await _open_scoring(parts, stack)]
+    if parts.canaries.watched:
+        jobs.append(parts.canaries.watch())
+    metrics = parts.routing_metrics
+    chooser = Chooser(config.chat_targets(), health, parts.scorer, policy, config.check, metrics, parts.steering)
+    dispatcher = Dispatcher(health, chooser, policy, metrics)
+    holder = await stack.enter_async_context(Holder(config.check, telemetry))
+    caller = Caller(backends, parts.lanes.chat, holder)
+    similar = await _open_similar(parts, partial(answer_anew, dispatcher, caller), stack)
+    if similar is not None:
+        jobs += [similar.cache.learn(), similar.auditor.run()]
+    keys = KeyMaker(Fingerprint(config, parts.scorer, backends))
+    responses = ResponseCache(config.cache.response, parts.records, keys, similar)
+    embedding_caller = EmbeddingCaller(backends, parts.lanes.embedding, config.embedding_models(), parts.vectors)
+    flights = await stack.enter_async_context(Flights())
+    pipeline = Pipeline(
+        responses, flights, dispatcher, caller, config.embedding_targets(), embedding_caller, health, policy,
+        parts.canaries,
+    )  # fmt: skip
+    counted = [cache for cache in (responses, parts.semantic, parts.vectors) if cache is not None]
+    caches = Caches(parts.records, counted, parts.semantic)
+    service = Service(
+        config=config,
+        admission=parts.admission,
+        chooser=chooser,
+        pipeline=pipeline,
+        health=health,
+        scorer=parts.scorer,
+        telemetry=telemetry,
+        drain=parts.drain,
+        meter=Meter(config.quotas),
+        lanes=parts.lanes,
+        steering=parts.steering,
+        canaries=parts.canaries,
+        caches=caches,
+        tracing=tracing,
+    )
+    return service, jobs
+
+
+async def _open_tracing(parts: _Parts, stack: AsyncExitStack) -> "Tracing | None":
+    if parts.make_tracing is None:
+        return None
+    tracing = await stack.enter_async_context(parts.make_tracing())
+    parts.telemetry.registry.register(tracing)
+    return tracing
+
+
+async def _open_backends(parts: _Parts, tracing: "Tracing | None", stack: AsyncExitStack) -> dict[str, Backend]:
+    backends: dict[str, Backend] = {}
+    for name, make in parts.backend_makers.items():
+        backend = tracing.watch(make(), parts.config.targets[name]) if tracing else make()
+        backends[name] = await stack.enter_async_context(backend)
+    return backends
+
+
+async def _open_scoring(parts: _Parts, stack: AsyncExitStack) -> list[Job]:
+    """Embedder and scorer, as far as there are; the scorer's job."""
+    if parts.embedder is not None:
+        await stack.enter_async_context(parts.embedder)
+    if not isinstance(parts.scorer, ScoringService):
+        return []
+    await stack.enter_async_context(parts.scorer)
+    return [parts.scorer.watch()]
+
+
+async def _open_similar(
+    parts: _Parts, answer: Callable[[Plan], Awaitable[str]], stack: AsyncExitStack
+) -> SimilarAnswers | None:
+    """Audits run while no request does; what they embed is an answer, to whatever data, and so stays on site."""
+    semantic, embedder, drain = parts.semantic, parts.embedder, parts.drain
+    if semantic is None or embedder is None:
+        return None
+    await stack.enter_async_context(semantic)
+    embed = partial(embedder.embed, tenant="", on_site=True)
+    auditor = Auditor(answer, embed, lambda: not drain.busy(), semantic.judge, parts.telemetry)
+    return SimilarAnswers(semantic, embedder.embed, auditor)
 
 
 def _make_embedder(config: Config, telemetry: Telemetry, cache: EmbeddingCache | None) -> Embedder | None:
@@ -146,30 +239,41 @@ def _make_semantic(
     if embedder is None or not section.enabled:
         return None
     identity = embedder.identity
-    similarity = section.similarity or calibrated_similarity(identity.name)
+    similarity = section.similarity or calibrated_similarity(identity.name, judged=section.judge is not None)
     if similarity is None:
         raise ConfigError(f"cache.semantic.similarity: missing; none was calibrated for {identity.name}")
     model = EmbeddingModel(identity.label, embedder.embedding.encoder.width, similarity)
-    return SemanticCache(section, Guard(), records, telemetry, model)
+    return SemanticCache(section, _make_guard(section.judge), records, telemetry, model)
 
 
-def _make_similar(
-    semantic: SemanticCache,
-    embedder: Embedder,
-    answer: Callable[[Plan], Awaitable[str]],
-    drain: Drain,
-    telemetry: Telemetry,
-) -> SimilarAnswers:
-    """Audits run while no request does; what they embed is an answer, to whatever data, and so stays on site."""
-    embed = partial(embedder.embed, tenant="", on_site=True)
-    auditor = Auditor(answer, embed, lambda: not drain.busy(), semantic.judge, telemetry)
-    return SimilarAnswers(semantic, embedder.embed, auditor)
+def _make_guard(judge: Path | None) -> Guard:
+    if judge is None:
+        _logger.warning("cache.semantic.judge: none is given; only rewordings that rules explain are semantic hits.")
+        return Guard()
+    try:
+        return Guard.open(judge)
+    except EngineError as exc:
+        raise ConfigError(f"cache.semantic.judge: {exc}") from exc
 
 
 def _make_scorer(config: Config, telemetry: Telemetry, embedder: Embedder | None) -> Scorer:
     if config.scoring.artifact_file() is None:
         return UnknownScorer()
     return ScoringService(config.scoring, telemetry, embedder)
+
+
+def _tracing_maker(config: Config) -> "Callable[[], Tracing] | None":
+    """None without the section: then not even the packages are imported."""
+    section = config.tracing
+    if section is None:
+        return None
+    try:
+        from router.tracing import Tracing  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            f"tracing: needs the package {exc.name}; install hybrid-inference-router[tracing], or leave the section out"
+        ) from exc
+    return lambda: Tracing(section)
 
 
 def _backend_maker(name: str, target: AnyTarget) -> Callable[[], Backend]:

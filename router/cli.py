@@ -28,6 +28,8 @@ _ELSEWHERE = {
     "calibrate": "router.calibration.cli:calibrate",
     "cache": "router.cache_cli:cache",
     "top": "router.top_cli:top",
+    "canary": "router.canary_cli:canary",
+    "site": "deploy.site.cli:site",
 }
 
 
@@ -97,7 +99,7 @@ def serve(path: Path, log_level: str) -> None:
 
     \b
     Example:
-      hybrid serve --config deploy/sites/demo/router.yaml
+      hybrid serve --config .demo/router.yaml
     """
     from edge.serving import Drain  # noqa: PLC0415 - other commands do not need the server's packages
     from edge.serving import serve as serve_app  # noqa: PLC0415
@@ -110,7 +112,8 @@ def serve(path: Path, log_level: str) -> None:
     app = _or_exit(lambda: create_app(config, drain))
     if config.keys_file is None:
         click.echo(f"No keys_file is set: open to everyone who reaches {config.listen.host} (loopback only).", err=True)
-    sys.exit(serve_app(app, drain, host=config.listen.host, port=config.listen.port, drain_s=config.limits.drain_s))
+    listen, limits = config.listen, config.limits
+    sys.exit(serve_app(app, drain, host=listen.host, port=listen.port, lead_s=limits.lead_s, drain_s=limits.drain_s))
 
 
 def _set_up_log(level: str) -> None:
@@ -128,7 +131,7 @@ def check(path: Path) -> None:
 
     \b
     Example:
-      hybrid check deploy/sites/demo/router.yaml
+      hybrid check .demo/router.yaml
     """
     from edge.serving import Drain  # noqa: PLC0415
     from router.app import create_app  # noqa: PLC0415

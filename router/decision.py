@@ -63,15 +63,19 @@ _SURE = 1e-12  # a probability of 0 or 1 is a rounding, not certainty
 
 
 class Target(Struct, frozen=True):
-    """A place that answers, as the decision sees it."""
+    """A place that answers, as the decision sees it; one that is the canary of another gets a share of its work."""
 
     name: str
     tier: Tier
     supports: frozenset[Capability] = frozenset()
+    canary_of: str | None = None
 
 
 class Rules(Struct, frozen=True):
-    """What the request and its key allow, before any score; None leaves it to the policy."""
+    """What the request and its key allow, before any score; None leaves it to the policy.
+
+    `canaries` are the targets whose share of the work the request falls into.
+    """
 
     model: str = AUTO
     wish: Tier | None = None
@@ -80,10 +84,11 @@ class Rules(Struct, frozen=True):
     needs: frozenset[Capability] = frozenset()
     threshold: float | None = None
     check: bool | None = None
+    canaries: frozenset[str] = frozenset()
 
 
 class Decision(Struct, frozen=True):
-    """The target to call; `fallback` may answer instead if it fails before the first byte.
+    """The target to call; `fallback` may answer instead if it fails before the first byte, and `reserve` if that does.
 
     While the edge's answer is on trial, `escalation` is who answers instead if it is found wanting. `shift` is how far
     load had moved the threshold, in log-odds.
@@ -97,6 +102,7 @@ class Decision(Struct, frozen=True):
     escalation: Target | None = None
     degraded: bool = False
     shift: float = 0.0
+    reserve: Target | None = None
 
     @property
     def tier(self) -> Tier:
@@ -128,7 +134,8 @@ class Decision(Struct, frozen=True):
             self,
             target=self.fallback,
             reason=reason,
-            fallback=None,
+            fallback=self.reserve,
+            reserve=None,
             escalation=None,
             degraded=self.degraded or reason is Reason.FALLBACK,
         )
@@ -154,7 +161,7 @@ def select_eligible(rules: Rules, targets: Sequence[Target]) -> Eligible:
         ForbiddenError: the key or a label leaves no target.
         UnsupportedError: no target left can honour a parameter.
     """
-    left = _named(rules.model, targets)
+    left = _named(rules, targets)
     narrowed = Reason.MODEL if rules.model != AUTO else None
     if rules.wish is not None:
         left, narrowed = _keep(left, {rules.wish}, narrowed, Reason.WISH)
@@ -201,11 +208,13 @@ def decide(
         edge = next((t for t in alive if t.tier is Tier.EDGE), None)
         cloud = next((t for t in alive if t.tier is Tier.CLOUD), None)
         if edge is not None and cloud is not None:
-            return Decision(edge, Reason.CHECKED, threshold, score, fallback=cloud, escalation=cloud)
-    target, fallback = alive[0], next(iter(alive[1:]), None)
+            fallback, reserve = _stand_ins(edge, [t for t in alive if t is cloud or t.name == edge.canary_of])
+            return Decision(edge, Reason.CHECKED, threshold, score, fallback, escalation=cloud, reserve=reserve)
+    target = alive[0]
+    fallback, reserve = _stand_ins(target, alive[1:])
     if target.tier is wanted:
-        return Decision(target, reason, threshold, score, fallback)
-    return Decision(target, Reason.FALLBACK, threshold, score, fallback, degraded=True)
+        return Decision(target, reason, threshold, score, fallback, reserve=reserve)
+    return Decision(target, Reason.FALLBACK, threshold, score, fallback, degraded=True, reserve=reserve)
 
 
 def log_odds(probability: float) -> float:
@@ -237,11 +246,24 @@ def _log_odds_apart(score: float, threshold: float) -> float:
     return abs(log_odds(score) - log_odds(threshold))
 
 
-def _named(model: str, targets: Sequence[Target]) -> list[Target]:
-    left = [t for t in targets if model in (AUTO, t.tier, t.name)]
+def _stand_ins(target: Target, others: Sequence[Target]) -> tuple[Target | None, Target | None]:
+    """Who answers if the target fails, and if that one fails too: a canary may not cost a query its second chance."""
+    fallback, reserve = (*others, None, None)[:2]
+    return fallback, reserve if target.canary_of is not None else None
+
+
+def _named(rules: Rules, targets: Sequence[Target]) -> list[Target]:
+    """Those that `model` means; a canary is meant with the target that it is one of, by the queries drawn for it."""
+    left = [t for t in targets if t.name == rules.model or _is_meant(t, rules)]
     if not left:
-        raise UnknownModelError(f"The model `{model}` does not exist or you do not have access to it.")
+        raise UnknownModelError(f"The model `{rules.model}` does not exist or you do not have access to it.")
     return left
+
+
+def _is_meant(target: Target, rules: Rules) -> bool:
+    if target.canary_of is None:
+        return rules.model in (AUTO, target.tier)
+    return target.name in rules.canaries and rules.model in (AUTO, target.tier, target.canary_of)
 
 
 def _keep(

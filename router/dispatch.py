@@ -117,9 +117,10 @@ class Dispatcher:
         """Ask the decided target, and its fallback if it fails, has no room or is too dear; both share one deadline."""
         try:
             return await ask(decision), decision
-        except (DeadlineError, FullError):
-            raise
         except (BackendError, OverloadedError) as exc:
+            self._metrics.count_failure(decision.target, exc)
+            if isinstance(exc, DeadlineError | FullError):
+                raise
             if isinstance(exc, UnavailableError):
                 self._health.report_unreachable(decision.target.name)
             other = decision.fall_back(Reason.BUDGET if isinstance(exc, BudgetError) else Reason.FALLBACK)

@@ -1,7 +1,7 @@
 """Which targets are up: an active probe each, and what the pipeline reports of failed calls."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from router.backends import Backend
@@ -36,7 +36,21 @@ class Pulse:
 class Health:
     """The pulses of all targets. `watch()` is a job that never ends; its owner cancels it."""
 
-    def __init__(self, backends: Mapping[str, Backend], probe: Probe, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        probe: Probe,
+        telemetry: Telemetry,
+        is_idle: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """
+        Args:
+            backends: By target.
+            probe: How often, how long, how many.
+            telemetry: Gets who is up.
+            is_idle: Whether a target has no work to get at all: nobody misses it while it is down.
+        """
+        self._is_idle = is_idle
         self._backends = backends
         self._probe = probe
         self._telemetry = telemetry
@@ -45,6 +59,11 @@ class Health:
     def up(self) -> set[str]:
         """Names of the targets that are up."""
         return {name for name, pulse in self._pulses.items() if pulse.up}
+
+    def targets(self) -> dict[str, bool]:
+        """Whether each target is up; without those that are down and that nobody misses."""
+        up = self.up()
+        return {name: name in up for name in self._backends if name in up or not self._is_idle(name)}
 
     def versions(self) -> dict[str, str]:
         """What each target's models are, as far as it says so."""
@@ -78,4 +97,7 @@ class Health:
                 ok = await self._backends[name].ready()
         except TimeoutError:
             ok = False
-        self._telemetry.set_up(name, up=self._pulses[name].record(ok))
+        if self._pulses[name].record(ok) or not self._is_idle(name):
+            self._telemetry.set_up(name, up=self._pulses[name].up)
+        else:
+            self._telemetry.forget_up(name)

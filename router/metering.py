@@ -31,16 +31,20 @@ class Meter:
     """For one thread. Tokens are estimated from what all targets took."""
 
     def __init__(self, config: Quotas, clock: Callable[[], float] = time.monotonic) -> None:
+        quotas = (config.default, *config.tenants.values())
+        self._limits = any(q.requests_per_min is not None or q.tokens_per_min is not None for q in quotas)
         self._accounts = Accounts(config)
         self._clock = clock
         self.estimator = Estimator()
 
-    def charge(self, tenant: str, query: Query | EmbeddingQuery | None) -> Charge:
-        """One request, and its tokens if it is a query.
+    def charge(self, tenant: str, query: Query | EmbeddingQuery | None) -> Charge | None:
+        """One request, and its tokens if it is a query; None where nobody has limits.
 
         Raises:
             QuotaError: the tenant has too little left.
         """
+        if not self._limits:
+            return None
         tokens = self.estimator.estimate(query).tokens if query is not None else 0.0
         return Charge(self, self._accounts.reserve(tenant, tokens, self._clock()), query)
 
@@ -50,4 +54,4 @@ class Meter:
 
     def headers(self, tenant: str) -> dict[str, str]:
         """`x-ratelimit-*`; none for a tenant without limits."""
-        return self._accounts.headers(tenant, self._clock())
+        return self._accounts.headers(tenant, self._clock()) if self._limits else {}

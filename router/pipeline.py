@@ -14,6 +14,7 @@ from router.cache.entry import Entry, Stamp, replay
 from router.cache.plan import CacheStatus, Plan
 from router.cache.response import Hit, ResponseCache
 from router.calls import Caller
+from router.canaries import Canaries
 from router.decision import Decision, Rules, Target, decide, select_eligible
 from router.dispatch import Dispatcher, Errand
 from router.embedding_calls import Embedded, EmbeddingCaller
@@ -98,6 +99,7 @@ class Pipeline:
         embedding_caller: EmbeddingCaller,
         health: Health,
         policy: Policy,
+        canaries: Canaries,
     ) -> None:
         self._cache = cache
         self._flights = flights
@@ -107,10 +109,11 @@ class Pipeline:
         self._embedding_caller = embedding_caller
         self._health = health
         self._policy = policy
+        self._canaries = canaries
 
     async def answer(self, query: Query, rules: Rules, caching: Caching, watch: Stopwatch) -> Answer:
         """The whole answer."""
-        plan = self._cache.plan(query, rules, caching)
+        plan = self._cache.plan(query, self._draw(query, rules), caching)
         hit = await self._look_up(plan)
         if hit is not None and hit.use is not Use.ON_ERROR:
             return Answer(hit.entry.completion, _stored(hit))
@@ -124,7 +127,7 @@ class Pipeline:
 
     async def stream(self, query: Query, rules: Rules, caching: Caching, watch: Stopwatch) -> StreamedAnswer:
         """The answer from its first pieces on."""
-        plan = self._cache.plan(query, rules, caching)
+        plan = self._cache.plan(query, self._draw(query, rules), caching)
         hit = await self._look_up(plan)
         if hit is not None and hit.use is not Use.ON_ERROR:
             return StreamedAnswer(Replay(hit.entry), _stored(hit))
@@ -140,7 +143,7 @@ class Pipeline:
         """The vectors of one model, from whichever target has it, as far as they are not cached; there is no quality to
         score.
         """
-        eligible = select_eligible(rules, self._embedding_targets)
+        eligible = select_eligible(self._draw(query, rules), self._embedding_targets)
         decision = decide(eligible, score=None, threshold=self._policy.threshold, up=self._health.up())
 
         async def ask(decision: Decision) -> Embedded:
@@ -148,6 +151,9 @@ class Pipeline:
 
         embedded, decision = await self._dispatcher.attempt(decision, ask, query.deadline)
         return EmbeddedAnswer(embedded.embeddings, decision, embedded.status)
+
+    def _draw(self, query: Query | EmbeddingQuery, rules: Rules) -> Rules:
+        return self._canaries.draw(query, rules, self._health.up)
 
     async def _look_up(self, plan: Plan) -> Hit | None:
         """What is stored, if the request may have it; a stale answer that may be served meanwhile is made anew."""

@@ -125,7 +125,7 @@ class Parameters(Struct, frozen=True):
 class Query(Struct, frozen=True):
     """What a client wants generated; `deadline` is on `time.monotonic()`'s clock.
 
-    With `on_site` nothing that is made of it may leave the site.
+    With `on_site` nothing that is made of it may leave the site. `trace_headers` are W3C's, for the target.
     """
 
     prompt: Prompt
@@ -135,6 +135,7 @@ class Query(Struct, frozen=True):
     request_id: str = ""
     tenant: str = ""
     on_site: bool = False
+    trace_headers: dict[str, str] = {}
 
 
 class TokenLogprob(Struct, frozen=True):
@@ -209,6 +210,7 @@ class EmbeddingQuery(Struct, frozen=True):
     request_id: str = ""
     tenant: str = ""
     on_site: bool = False
+    trace_headers: dict[str, str] = {}
 
 
 class Embeddings(Struct, frozen=True):

@@ -33,8 +33,10 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_ms: float = 0.0
+    queue_ms: float = 0.0
     overhead_ms: float = 0.0
     first_ms: float | None = None
+    trace_id: str = ""
 
 
 class RequestLog:

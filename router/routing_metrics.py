@@ -6,6 +6,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from router.decision import Evidence, Reason, Score, Target
+from router.errors import RouterError
 from router.policy import Policy
 from router.query import Usage
 from router.telemetry import Telemetry
@@ -30,6 +31,10 @@ class RoutingMetrics:
     def count_trial(self, reason: Reason) -> None:
         """An answer was judged, and the client gets this."""
         self._trials[reason].inc()
+
+    def count_failure(self, target: Target, error: RouterError) -> None:
+        """A call brought no answer, or none of a stream's pieces; another target may have answered."""
+        self._telemetry.count_failure(target.name, error.code or error.type)
 
     def count_dropped(self, target: Target, usage: Usage) -> None:
         """An answer that no client gets took tokens all the same."""

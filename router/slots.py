@@ -51,7 +51,7 @@ class Slots:
             weights: Of tenants.
         """
         shares = config.shares.by_class()
-        self._config = config
+        self._doomed_part = config.doomed_part
         self._notify = notify
         self._backlog = Backlog[Ticket](config.backlog, shares, config.aging_s, weights)
         self._forecaster = Forecaster(rates, self._backlog, shares)
@@ -85,9 +85,10 @@ class Slots:
     def offer(self, demand: Demand, now: float) -> Ticket:
         """Ask for a slot. The ticket waits, runs, is refused, or is expired."""
         service_s = self._rates.predict(demand.work)
-        start_by = demand.deadline - self._config.doomed_part * service_s
+        deadline = demand.deadline
+        start_by = deadline - self._doomed_part * service_s
         ticket = Ticket(demand, now, service_s, start_by, self._find_tally(demand.tenant, demand.priority))
-        if demand.deadline <= now:
+        if deadline <= now:
             self._end(ticket, State.EXPIRED)
         elif start_by <= now:
             self._refuse(ticket, Refusal.DEADLINE, None)

@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from router.errors import QuotaError
 from router.request_log import RequestRecord
 
 SECONDS: Final = (
@@ -24,6 +25,7 @@ SECONDS: Final = (
 """The upper bounds of every histogram of durations."""
 _BAD_REQUEST: Final = 400
 _PLACE: Final = ("tier", "target")
+_ERROR: Final = ("url", "code")
 
 
 class Count:
@@ -93,6 +95,8 @@ class RequestTallies(Collector):
         self._duration: defaultdict[Labels, Durations] = defaultdict(Durations)
         self._overhead: defaultdict[Labels, Durations] = defaultdict(Durations)
         self._first: defaultdict[Labels, Durations] = defaultdict(Durations)
+        self._errors: defaultdict[Labels, Count] = defaultdict(Count)
+        self._quota_refusals: defaultdict[Labels, Count] = defaultdict(Count)
 
     def add(self, record: RequestRecord) -> None:
         """Count one."""
@@ -101,11 +105,17 @@ class RequestTallies(Collector):
         if tally is None:
             tally = self._tallies[kind] = self._make_tally(record)
         tally.add(record)
+        if record.error is not None:
+            self._errors[record.url, record.error].value += 1
+            if record.error == QuotaError.code:
+                self._quota_refusals[record.tenant,].value += 1
 
     def collect(self) -> Iterator[Metric]:
         """One family for each number."""
         yield _counter("requests", "Requests answered", ("url", "status", *_PLACE, "reason"), self._requests)
         yield _counter("answers", "Answers by what the caches did for them", ("url", "cache"), self._answers)
+        yield _counter("errors", "Requests refused or failed, by the code that the client got", _ERROR, self._errors)
+        yield _counter("quota_refusals", "Requests over their tenant's quota", ("tenant",), self._quota_refusals)
         yield _histogram("request", "From request to last byte", ("url", *_PLACE), self._duration)
         yield _histogram("overhead", "Time that is not waiting for a target", ("url",), self._overhead)
         yield _histogram("first_byte", "From request to first streamed piece", _PLACE, self._first)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -76,6 +76,9 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self._tokens = self.counter("tokens", "Tokens read and written", "direction", "tier", "target")
         self._fallbacks = self.counter("fallbacks", "Answers from a fallback", "target")
+        self._failures = self.counter(
+            "target_failures", "Calls without an answer, or without a stream's first piece", "target", "code"
+        )
         self._up = self.gauge("target_up", "Whether a target is up", "target")
         self._running = 0
         self.gauge("requests_in_flight", "Requests being answered").set_function(lambda: self._running)
@@ -103,6 +106,11 @@ class Telemetry:
         """A target's health."""
         self._up.labels(target).set(up)
 
+    def forget_up(self, target: str) -> None:
+        """Nobody misses a target that is down."""
+        with suppress(KeyError):
+            self._up.remove(target)
+
     def begin(self) -> None:
         """A request came in."""
         self._running += 1
@@ -112,6 +120,20 @@ class Telemetry:
         if usage != Usage():
             self._tokens.labels("in", tier, target).inc(usage.prompt_tokens)
             self._tokens.labels("out", tier, target).inc(usage.completion_tokens)
+
+    def count_failure(self, target: str, code: str) -> None:
+        """A target brought no answer, or none of a stream's pieces; another one may have answered."""
+        self._failures.labels(target, code).inc()
+
+    def failures(self, target: str) -> int:
+        """How often it did."""
+        samples = (sample for family in self._failures.collect() for sample in family.samples)
+        return int(sum(one.value for one in samples if one.name.endswith("_total") and one.labels["target"] == target))
+
+    def tokens(self, tier: str, target: str) -> Usage:
+        """What a target read and wrote so far."""
+        read, written = (self._tokens.labels(direction, tier, target) for direction in ("in", "out"))
+        return Usage(*(int(next(iter(one.collect())).samples[0].value) for one in (read, written)))
 
     def finish(self, record: RequestRecord) -> None:
         """A request is over: count it, time it, log it."""

@@ -83,13 +83,6 @@ class Tenant(Generic[E]):
         heapify(self.order)
         self.stack = [entry for entry in self.stack if entry.waits]
 
-    def first(self) -> E:
-        """The one with the earliest deadline, and of those the longest waiting."""
-        order = self.order
-        while not order[0][2].waits:
-            heappop(order)
-        return order[0][2]
-
     def latest(self) -> E:
         """The one that came last."""
         stack = self.stack
@@ -161,7 +154,10 @@ class FairQueue(Generic[E]):
             else:
                 break
         self._virtual = start
-        entry = tenant.first()
+        order = tenant.order
+        while not order[0][2].waits:
+            heappop(order)
+        entry = heappop(order)[2]
         tenant.pay(entry.work, start)
         self._forget(entry, tenant)
         return entry

@@ -33,6 +33,7 @@ class ArtifactKind(StrEnum):
 
     CHAT = "chat"
     EMBEDDING = "embedding"
+    JUDGE = "judge"
 
 
 class FileDigest(Struct, frozen=True, forbid_unknown_fields=True):

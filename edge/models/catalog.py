@@ -31,6 +31,7 @@ class Precision(StrEnum):
 class Exporter(StrEnum):
     MINILM = "minilm"
     LLAMA = "llama"
+    JUDGE = "judge"
 
     def require(self, precision: Precision) -> None:
         """Raises `ExportError`: this exporter does not make `precision`."""
@@ -87,9 +88,12 @@ class FolderSource(Struct, frozen=True, forbid_unknown_fields=True, tag_field="f
 Source = WheelSource | HubSource | ArchiveSource | FolderSource
 
 
-class Prepare(Struct, frozen=True, forbid_unknown_fields=True):
+class Prepare(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`changes` is what the packaged changes of the source's weights must be, for an exporter that has some."""
+
     exporter: Exporter
     precision: Precision
+    changes: FileDigest | None = None
 
 
 class _Making(Struct, frozen=True):
@@ -106,6 +110,9 @@ _MAKING: Mapping[Exporter, _Making] = {
     ),
     Exporter.LLAMA: _Making(
         ArtifactKind.CHAT, (Precision.FLOAT32, Precision.FLOAT16, Precision.INT8, Precision.INT4), revision=1
+    ),
+    Exporter.JUDGE: _Making(
+        ArtifactKind.JUDGE, (Precision.FLOAT32, Precision.INT8, Precision.INT8_DYNAMIC), revision=1
     ),
 }
 
@@ -130,6 +137,8 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
                 f"{self.name}: the {self.prepare.exporter} exporter makes kind {making.kind} as "
                 f"{', '.join(making.precisions)}, not kind {self.kind} as {self.prepare.precision}"
             )
+        if (self.prepare.changes is None) is (self.prepare.exporter is Exporter.JUDGE):
+            raise ValueError(f"{self.name}: prepare.changes belongs to the {Exporter.JUDGE} exporter, which needs it")
 
     @property
     def label(self) -> str:

@@ -14,7 +14,7 @@ in the batch, so a sentence's vector is its own only where it runs alone.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,9 +71,7 @@ def export(source: Path, destination: Path, *, precision: Precision) -> None:
     Raises `ExportError` if `source` is not a BERT sentence encoder in Hugging Face layout, or not made in `precision`.
     """
     Exporter.MINILM.require(precision)
-    config = _decode(source / "config.json", BertConfig)
-    if (config.model_type, config.hidden_act) != ("bert", "gelu"):
-        raise ExportError(f"{source / 'config.json'}: needs model_type bert and hidden_act gelu; use another exporter.")
+    config = read_config(source)
     try:
         weights: Weights = load_file(source / "model.safetensors")
         model = _build(config, weights, precision)
@@ -83,10 +81,18 @@ def export(source: Path, destination: Path, *, precision: Precision) -> None:
         raise ExportError(f"{source / 'model.safetensors'}: has no tensor {exc}; it is not this model.") from exc
     (destination / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     limit = _decode(source / "sentence_bert_config.json", SentenceConfig).max_seq_length
-    _write_tokenizer(source, destination, max_tokens=min(limit, config.max_position_embeddings))
+    write_tokenizer(source, destination, max_tokens=min(limit, config.max_position_embeddings))
 
 
-def _write_tokenizer(source: Path, destination: Path, *, max_tokens: int) -> None:
+def read_config(source: Path) -> BertConfig:
+    """Raises `ExportError` if the checkpoint in `source` is not the BERT that this module builds."""
+    config = _decode(source / "config.json", BertConfig)
+    if (config.model_type, config.hidden_act) != ("bert", "gelu"):
+        raise ExportError(f"{source / 'config.json'}: needs model_type bert and hidden_act gelu; use another exporter.")
+    return config
+
+
+def write_tokenizer(source: Path, destination: Path, *, max_tokens: int) -> None:
     """The source's tokenizer cuts at 128 tokens and pads to 128: cut at the model's own limit, pad nothing."""
     tokenizer = json.loads((source / "tokenizer.json").read_bytes())
     tokenizer["padding"] = None
@@ -102,7 +108,7 @@ def _decode(path: Path, kind: type[T]) -> T:
 
 
 def _build(config: BertConfig, weights: Weights, precision: Precision) -> onnx.ModelProto:
-    layers = _Bert(config, weights, precision)
+    layers = Bert(config, weights, precision)
     ids, attended = INPUTS
     mask = layers.op("Cast", attended, to=TensorProto.FLOAT)
     hidden = layers.embed(ids)
@@ -112,15 +118,13 @@ def _build(config: BertConfig, weights: Weights, precision: Precision) -> onnx.M
     layers.pool(hidden, mask)
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "seq"]) for name in INPUTS]
     vector = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", config.hidden_size])
-    graph = helper.make_graph(layers.nodes, "minilm", inputs, [vector], list(layers.initializers.values()))
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name=PRODUCER)
-    onnx.checker.check_model(model)
-    return model
+    return layers.finish("minilm", inputs, vector)
 
 
-class _Bert:
+class Bert:
     """Collects the nodes of a BERT graph; every method adds some and returns the name of their output."""
+
+    gelu = "none"
 
     def __init__(self, config: BertConfig, weights: Weights, precision: Precision) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -136,6 +140,14 @@ class _Bert:
             helper.make_node(kind, list(inputs), [name], name=f"node_{name}", domain=domain, **attributes)
         )
         return name
+
+    def finish(self, name: str, inputs: Sequence[onnx.ValueInfoProto], output: onnx.ValueInfoProto) -> onnx.ModelProto:
+        """The checked model."""
+        graph = helper.make_graph(self.nodes, name, inputs, [output], list(self.initializers.values()))
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name=PRODUCER)
+        onnx.checker.check_model(model)
+        return model
 
     def constant(self, name: str, array: npt.NDArray[np.generic]) -> str:
         if name not in self.initializers:
@@ -154,7 +166,7 @@ class _Bert:
         table = self.constant("positions", self._weights["embeddings.position_embeddings.weight"])
         positions = self.op("Slice", table, self.ints(0), length, self.ints(0))
         token_type = self.constant("token_type", self._weights["embeddings.token_type_embeddings.weight"][0])
-        words = self.op("Add", self._look_up("embeddings.word_embeddings.weight", ids), token_type)
+        words = self.op("Add", self.look_up("embeddings.word_embeddings.weight", ids), token_type)
         return self.normalize(self.op("Add", words, positions), "embeddings.LayerNorm")
 
     def mask_bias(self, mask: str) -> str:
@@ -162,16 +174,17 @@ class _Bert:
         masked = self.op("Sub", self.scalar(1.0), self.op("Unsqueeze", mask, self.ints(1, 2)))
         return self.op("Mul", masked, self.scalar(MASKED))
 
-    def encode(self, hidden: str, bias: str, prefix: str) -> str:
+    def encode(self, hidden: str, bias: str | None, prefix: str) -> str:
+        """One layer; `bias` is None where there is no padding."""
         attended = self.linear(
             self.attend(hidden, bias, f"{prefix}.attention.self"), f"{prefix}.attention.output.dense"
         )
         hidden = self.normalize(self.op("Add", attended, hidden), f"{prefix}.attention.output.LayerNorm")
-        widened = self.op("Gelu", self.linear(hidden, f"{prefix}.intermediate.dense"), approximate="none")
+        widened = self.op("Gelu", self.linear(hidden, f"{prefix}.intermediate.dense"), approximate=self.gelu)
         narrowed = self.linear(widened, f"{prefix}.output.dense")
         return self.normalize(self.op("Add", narrowed, hidden), f"{prefix}.output.LayerNorm")
 
-    def attend(self, hidden: str, bias: str, prefix: str) -> str:
+    def attend(self, hidden: str, bias: str | None, prefix: str) -> str:
         heads, width = self._config.num_attention_heads, self._config.hidden_size
         size = width // heads
 
@@ -180,7 +193,8 @@ class _Bert:
             return self.op("Transpose", self.op("Reshape", joined, self.ints(0, 0, heads, size)), perm=order)
 
         scores = self.op("MatMul", split("query", [0, 2, 1, 3]), split("key", [0, 2, 3, 1]))
-        scaled = self.op("Add", self.op("Div", scores, self.scalar(size**0.5)), bias)
+        scaled = self.op("Div", scores, self.scalar(size**0.5))
+        scaled = self.op("Add", scaled, bias) if bias else scaled
         context = self.op("MatMul", self.op("Softmax", scaled, axis=-1), split("value", [0, 2, 1, 3]))
         return self.op("Reshape", self.op("Transpose", context, perm=[0, 2, 1, 3]), self.ints(0, 0, width))
 
@@ -248,7 +262,7 @@ class _Bert:
             self.nodes.append(helper.make_node("DynamicQuantizeLinear", [hidden], outputs, name=f"node_{outputs[0]}"))
         return outputs
 
-    def _look_up(self, name: str, ids: str) -> str:
+    def look_up(self, name: str, ids: str) -> str:
         table = self._weights[name]
         if self._precision is Precision.FLOAT32:
             return self.op("Gather", self.constant(name, table), ids)

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from edge.engine.artifact import MANIFEST, Artifact, ArtifactError, Manifest, write_manifest
 from edge.engine.errors import EngineError
-from edge.models import llama, minilm
+from edge.models import judge, llama, minilm
 from edge.models.catalog import Catalog, Exporter, Model
 from edge.models.errors import CatalogError, ExportError
 from edge.models.fetch import Fetcher
@@ -71,6 +71,8 @@ def prepare(model: Model, source: Path, destination: Path) -> None:
                 minilm.export(source, destination, precision=model.prepare.precision)
             case Exporter.LLAMA:
                 llama.export_checkpoint(source, destination, precision=model.prepare.precision)
+            case Exporter.JUDGE:
+                judge.export(source, destination, model.prepare)
     except EngineError as exc:
         raise ExportError(f"{model.label}: {exc}") from exc
     origin = {

@@ -57,6 +57,7 @@ async def _generate(
 ) -> ASGIApp:
     query = asker.complete(body.query())
     rules = asker.rules(body.model, body.needs())
+    exchange.asked_model = body.model
     exchange.take_quota(query)
     if body.stream:
         return await _stream(exchange, asker, body, query, rules, speak)

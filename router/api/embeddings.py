@@ -10,12 +10,10 @@ from litestar.types import ASGIApp
 
 from edge import wire
 from router.api.asking import Asker
-from router.api.exchange import Exchange, HttpRequest, converse, json_answer
+from router.api.exchange import EMBEDDING_URL, Exchange, HttpRequest, converse, json_answer
 from router.errors import RequestError
 from router.query import Usage
 from router.wire import EmbeddingRequest
-
-URL = "/v1/embeddings"
 
 
 def embedding_routes() -> list[HTTPRouteHandler]:
@@ -26,6 +24,7 @@ def embedding_routes() -> list[HTTPRouteHandler]:
         body = decoder.decode(content)
         query = asker.complete(body.query())
         rules = asker.rules(body.model, frozenset())
+        exchange.asked_model = body.model
         exchange.take_quota(query)
         answer = await exchange.service.pipeline.embed(query, rules, asker.caching, exchange.watch)
         exchange.usage = Usage(answer.embeddings.prompt_tokens)
@@ -38,9 +37,9 @@ def embedding_routes() -> list[HTTPRouteHandler]:
         headers = exchange.answered(answer.decision, answer.status)
         return json_answer(msgspec.json.encode(listed), headers)
 
-    @post(URL)
+    @post(EMBEDDING_URL)
     async def embed(request: HttpRequest) -> ASGIApp:
-        return await converse(request, URL, work)
+        return await converse(request, EMBEDDING_URL, work)
 
     return [embed]
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request
@@ -18,6 +18,7 @@ from router.api.body import read_body
 from router.api.failures import describe_http, describe_invalid, error_body
 from router.cache.plan import CacheStatus
 from router.cache.statistics import Caches
+from router.canaries import Canaries
 from router.choosing import Chooser
 from router.config import Config
 from router.decision import Decision, Evidence, log_odds
@@ -32,7 +33,11 @@ from router.scoring import Scorer
 from router.steering import Steering
 from router.telemetry import Stopwatch, Telemetry
 
+if TYPE_CHECKING:
+    from router.tracing import Trace, Tracing  # an extra: its packages may be missing
+
 HttpRequest = Request[Any, Any, Any]
+EMBEDDING_URL = "/v1/embeddings"
 _CLIENT_CLOSED = 499  # nginx's status for it; nobody reads the answer, metrics and log do
 
 
@@ -51,7 +56,9 @@ class Service:
     meter: Meter
     lanes: Lanes
     steering: Steering
+    canaries: Canaries
     caches: Caches | None = None
+    tracing: "Tracing | None" = None
 
     @cached_property
     def policy_kind(self) -> str:
@@ -73,6 +80,8 @@ class Exchange:
     error: RouterError | None = None
     charge: Charge | None = None
     signals: Mapping[str, float] = field(default_factory=dict)
+    asked_model: str = ""
+    trace: "Trace | None" = None
 
     @property
     def tenant(self) -> str:
@@ -167,10 +176,23 @@ class Exchange:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             total_ms=round(watch.elapsed_s() * 1e3, 3),
+            queue_ms=round(watch.queue_s * 1e3, 3),
             overhead_ms=round(watch.overhead_s() * 1e3, 3),
             first_ms=None if watch.first_s is None else round(watch.first_s * 1e3, 3),
+            trace_id=self.trace.trace_id if self.trace else "",
         )
         self.service.telemetry.finish(record)
+        if self.trace is not None:
+            self.trace.finish(record, asked=self.asked_model, answered=self._answered_model())
+
+    def _answered_model(self) -> str:
+        """By the name that its target knows."""
+        if self.decision is None:
+            return ""
+        target = self.service.config.targets.get(self.decision.target.name)
+        if target is None:  # of an answer that was stored before the configuration changed
+            return ""
+        return (target.embedding_model if self.url == EMBEDDING_URL else target.chat_model) or ""
 
     def _settle_quota(self) -> None:
         """What the target took; all of the estimate where work was broken off and nobody knows."""
@@ -263,6 +285,8 @@ async def _work(request: HttpRequest, exchange: Exchange, work: Work) -> ASGIApp
     service = exchange.service
     limits = service.config.limits
     fields = read_fields(request.scope["headers"])
+    if service.tracing is not None:
+        exchange.trace = service.tracing.begin(exchange.url, fields)
     exchange.asker = asker = read_headers(fields, service.admission, limits.deadline_s)
     try:
         content = await read_body(request.receive, fields, limits.body_bytes)

@@ -39,7 +39,5 @@ async def _report(exchange: Exchange, asker: Asker, _: bytes) -> ASGIApp:
     if not asker.client.operator:
         raise ForbiddenError("Only an operator's key may see the lanes (`operator: true` in the keys file).")
     service = exchange.service
-    up = service.health.up()
-    targets = {name: name in up for name in service.config.targets}
-    report = LanesReport(service.lanes.statistics(), service.steering.statistics(), targets)
+    report = LanesReport(service.lanes.statistics(), service.steering.statistics(), service.health.targets())
     return json_answer(msgspec.json.encode(report), {"x-request-id": asker.request_id})

@@ -61,7 +61,9 @@ def _route_handler() -> HTTPRouteHandler:
         body = decoder.decode(content)
         query = asker.complete(body.query())
         exchange.take_quota(None)
-        explained = await exchange.service.chooser.explain(query, asker.rules(body.model, body.needs()))
+        service = exchange.service
+        rules = service.canaries.draw(query, asker.rules(body.model, body.needs()), service.health.up)
+        explained = await service.chooser.explain(query, rules)
         return json_answer(_encode(_explain(exchange.service, explained)), exchange.answered(explained.decision))
 
     @post(ROUTE_URL)
@@ -117,9 +119,8 @@ def _health_handlers() -> list[HTTPRouteHandler]:
     @get("/health/ready")
     async def ready(request: HttpRequest) -> ASGIApp:
         service = _service(request)
-        up = service.health.up()
-        targets = {name: name in up for name in service.config.targets}
-        good = bool(up) and not service.drain.begun
+        targets = service.health.targets()
+        good = any(targets.values()) and not service.drain.leaving
         return ASGIResponse(
             body=_encode(Readiness(good, targets)), media_type="application/json", status_code=200 if good else 503
         )

@@ -156,7 +156,12 @@ class OpenAIBackend:
     ) -> AsyncIterator[httpx.Response]:
         """The response once its head says success; the body is the caller's to read, within the deadline."""
         left_s = remaining_s(query.deadline)
-        headers = {**self._headers, "x-request-id": query.request_id, "x-priority": query.priority.value}
+        headers = {
+            **self._headers,
+            **query.trace_headers,
+            "x-request-id": query.request_id,
+            "x-priority": query.priority.value,
+        }
         if left_s is not None:
             headers["x-deadline-ms"] = str(int(left_s * 1e3))
         timeout = {

@@ -16,6 +16,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from cloud.wire import (
+    CHAT_ASKED_AS,
     CHAT_PRIORITY,
     MODEL_VERSION,
     QUEUE_FULL_TEXT,
@@ -62,7 +63,7 @@ class TritonBackend:
         self._name = name
         self._config = config
         self._template = template
-        self._client = InferenceServerClient(config.address)
+        self._client = _connect(config)
         self._group = asyncio.TaskGroup()
         self._running: set[asyncio.Task[None]] = set()
         self._said = ""
@@ -176,10 +177,10 @@ class TritonBackend:
         request = {
             "model_name": self._config.chat_model,
             "inputs": say_chat(text, query.parameters, temperature=self._config.temperature, stream=stream),
-            "parameters": {CHAT_PRIORITY: query.priority.rank + 1},
+            "parameters": {CHAT_PRIORITY: query.priority.rank + 1, CHAT_ASKED_AS: query.request_id},
             "timeout": _microseconds(timeout_s),
         }
-        call = ChatCall(self._client, request, self._leavers)
+        call = ChatCall(self._client, request, self._leavers, query.trace_headers)
         self._start(call.read(timeout_s))
         try:
             with self._errors(query.deadline):
@@ -206,6 +207,7 @@ class TritonBackend:
             priority=query.priority.rank + 1,
             timeout=_microseconds(timeout_s),
             client_timeout=None if timeout_s is None else timeout_s + GRACE_S,
+            headers=query.trace_headers,
         )
         vector = result.as_numpy(EmbedOutput.EMBEDDING)
         tokens = result.as_numpy(EmbedOutput.NUM_INPUT_TOKENS)
@@ -247,6 +249,19 @@ class TritonBackend:
         if self._config.cancel is Cancel.CALL:
             outcome.add_done_callback(lambda done: done.cancelled() and task.cancel())
         return outcome
+
+
+def _connect(config: TritonTarget) -> InferenceServerClient:
+    """The one channel of every call to this target, unary or stream."""
+    if config.tls is None:
+        return InferenceServerClient(config.address)
+    return InferenceServerClient(
+        config.address,
+        ssl=True,
+        root_certificates=str(config.tls.ca_file),
+        certificate_chain=str(config.tls.certificate_file),
+        private_key=str(config.tls.key_file),
+    )
 
 
 @contextmanager

@@ -63,13 +63,16 @@ class Leavers:
 class ChatCall:
     """See the module. `read` belongs in a task group; `receive` and `leave` to the caller."""
 
-    def __init__(self, client: InferenceServerClient, request: dict[str, Any], leavers: Leavers | None) -> None:
-        """Without `leavers` the gRPC call is cancelled."""
+    def __init__(
+        self, client: InferenceServerClient, request: dict[str, Any], leavers: Leavers | None, headers: dict[str, str]
+    ) -> None:
+        """Without `leavers` the gRPC call is cancelled; `headers` are gRPC metadata."""
         # an id of our own: one that a client chose could end another client's request
         self._id = secrets.token_hex(16)
         self._request = {**request, "request_id": self._id, "outputs": list(map(_wanted, ChatOutput))}
         self._client = client
         self._leavers = leavers
+        self._headers = headers
         self._received: asyncio.Queue[Any] = asyncio.Queue()  # results, at most one error, None
         self._over = False
         self._reader: asyncio.Task[None] | None = None
@@ -81,7 +84,8 @@ class ChatCall:
         self._reader = asyncio.current_task()
         limit_s = None if timeout_s is None else timeout_s + GRACE_S
         try:
-            async for result, error in self._client.stream_infer(self._requests(), stream_timeout=limit_s):
+            results = self._client.stream_infer(self._requests(), stream_timeout=limit_s, headers=self._headers)
+            async for result, error in results:
                 self._over = self._over or error is not None or _is_final(result)
                 self._received.put_nowait(error or result)
         except (InferenceServerException, grpc.aio.AioRpcError) as exc:

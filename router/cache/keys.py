@@ -14,8 +14,8 @@ from router.query import Conversation, Parameters, Query
 _FORMAT: Final = 1
 """Part of every key: raise it when a record's value changes its form, and no old one is ever read."""
 
-Fingerprint = Callable[[str], Sequence[str]]
-"""What else shapes the answers to a requested model: configuration, score artifact, versions of its targets' models."""
+Fingerprint = Callable[[Rules], Sequence[str]]
+"""What else shapes the answers under some rules: configuration, score artifact, versions of the targets' models."""
 
 
 class CacheKey(Struct, frozen=True):
@@ -43,7 +43,7 @@ class KeyMaker:
 
     def make(self, query: Query, rules: Rules) -> CacheKey:
         """The key of a request."""
-        head = (_FORMAT, query.tenant, self._fingerprint(rules.model), rules, query.parameters)
+        head = (_FORMAT, query.tenant, self._fingerprint(rules), rules, query.parameters)
         prompt = query.prompt
         if not isinstance(prompt, Conversation) or prompt.messages[-1].role != "user":
             return CacheKey(_digest(b"exact", self._encode((*head, prompt))))

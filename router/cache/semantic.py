@@ -21,7 +21,8 @@ from router.telemetry import Telemetry
 
 __all__ = ["EmbeddingModel", "Found", "Guard", "SemanticCache"]
 
-_CANDIDATES: Final = 4
+CANDIDATES: Final = 4
+"""Stored questions that one is compared with, the nearest first."""
 _PATIENCE_S: Final = 0.02
 
 _logger = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ class SemanticCache:
         self, index: PartitionedIndex, gate: Gate, partition: bytes, text: str, fit: Vector
     ) -> tuple[Outcome, Found | None]:
         """The nearest that the guard lets pass; on the index's thread."""
-        near = index.search(partition, fit, _CANDIDATES, self._clock())
+        near = index.search(partition, fit, CANDIDATES, self._clock())
         near = [match for match in near if match.similarity >= gate.similarity]
         for match in near:
             refusal = self._guard.refuse(text, match.entry.text)

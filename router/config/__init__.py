@@ -1,6 +1,6 @@
 """The router's configuration: one strict YAML file, read once into a frozen value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -12,6 +12,7 @@ from edge.engine.settings import ConfigError, read_settings
 from router.config.cache import Cache
 from router.config.lanes import Lane, Pressure, Quotas
 from router.config.section import Name, Seconds, Section, Share
+from router.config.tracing import Tracing
 from router.decision import AUTO, Target, Tier
 from router.query import Capability
 
@@ -34,10 +35,15 @@ class Listen(Section, frozen=True):
 
 
 class Limits(Section, frozen=True):
-    """What one request may take, and how long a stop may last."""
+    """What one request may take, and how long a stop may last.
+
+    For `lead_s` a stopping router says that it is not ready and still takes requests: as long as the balancer before
+    it may need to see that.
+    """
 
     body_bytes: Annotated[int, Meta(ge=1024)] = 1_048_576
     deadline_s: Seconds = 120.0
+    lead_s: Annotated[float, Meta(ge=0, le=3_600)] = 0.0
     drain_s: Seconds = 20.0
 
 
@@ -141,6 +147,19 @@ class Price(Section, frozen=True, kw_only=True):
         return self.completion_per_mtok * self.most_completion_tokens / 1e6
 
 
+class Canary(Section, frozen=True, kw_only=True):
+    """The target serves another version of the target `of`, and gets `share` of what that would get.
+
+    Whose share a query is depends on its tenant and the beginning of its conversation: the same query, and a
+    conversation as it grows, stay with one version. With a `share_file` the number in it counts instead, as soon as it
+    changes.
+    """
+
+    of: Name
+    share: Share = 0.0
+    share_file: Path | None = None
+
+
 class TargetSection(Section, frozen=True, kw_only=True, tag_field="backend"):
     """What every target says of itself.
 
@@ -155,6 +174,7 @@ class TargetSection(Section, frozen=True, kw_only=True, tag_field="backend"):
     version: Annotated[str, Meta(pattern=r"^\S{1,128}$")] | None = None
     lane: Lane = Lane()
     embedding_lane: Lane = Lane(slots=16, backlog=256)
+    canary: Canary | None = None
 
 
 class OpenAITarget(TargetSection, frozen=True, kw_only=True, tag="openai"):
@@ -179,11 +199,19 @@ class Cancel(StrEnum):
     CALL = "call"
 
 
+class Tls(Section, frozen=True, kw_only=True):
+    """Mutual TLS: who may have signed the server's certificate, and what this router shows of itself (PEM files)."""
+
+    ca_file: Path
+    certificate_file: Path
+    key_file: Path
+
+
 class TritonTarget(TargetSection, frozen=True, kw_only=True, tag="triton"):
     """A Triton server with a `chat` model that speaks the vLLM backend's contract, and/or an `embed` model.
 
     `template` is the tokenizer_config.json that holds the chat model's template; `temperature` is for requests that
-    give none.
+    give none. Without `tls` everything said to it can be read on the way: keep it on one machine or network of yours.
     """
 
     address: Annotated[str, Meta(pattern=r"^[^/]+:\d+$")]
@@ -192,6 +220,7 @@ class TritonTarget(TargetSection, frozen=True, kw_only=True, tag="triton"):
     template: Path | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] = 1.0
     cancel: Cancel = Cancel.CALL
+    tls: Tls | None = None
 
 
 AnyTarget = OpenAITarget | TritonTarget
@@ -210,11 +239,12 @@ class Config(Section, frozen=True):
     cache: Cache = Cache()
     quotas: Quotas = Quotas()
     pressure: Pressure = Pressure()
+    tracing: Tracing | None = None
     keys_file: Path | None = None
 
     def chat_targets(self) -> list[Target]:
         """Targets that generate, in the order of the file."""
-        return [Target(name, t.tier, t.supports) for name, t in self.targets.items() if t.chat_model]
+        return self._order({name for name, target in self.targets.items() if target.chat_model})
 
     def embedding_models(self) -> dict[str, str]:
         """By target, the model that it embeds with."""
@@ -222,7 +252,23 @@ class Config(Section, frozen=True):
 
     def embedding_targets(self) -> list[Target]:
         """Targets that embed, in the order of the file."""
-        return [Target(name, t.tier, t.supports) for name, t in self.targets.items() if t.embedding_model]
+        return self._order({name for name, target in self.targets.items() if target.embedding_model})
+
+    def canary_of(self, name: str) -> str | None:
+        """The target that has this one as its canary."""
+        return next(
+            (other for other, target in self.targets.items() if target.canary and target.canary.of == name), None
+        )
+
+    def _order(self, names: Collection[str]) -> list[Target]:
+        """A canary comes right before the target that it is one of: who is drawn for it prefers it."""
+        stable = [name for name, target in self.targets.items() if target.canary is None]
+        pairs = [one for name in stable for one in (self.canary_of(name), name) if one in names]
+        return [self._target(name) for name in pairs if name is not None]
+
+    def _target(self, name: str) -> Target:
+        section = self.targets[name]
+        return Target(name, section.tier, section.supports, section.canary.of if section.canary else None)
 
 
 def load_config(path: Path) -> Config:
@@ -330,6 +376,29 @@ def _check_cache(config: Config) -> str | None:
     return None
 
 
+def _check_canaries(config: Config) -> str | None:
+    for name, target in config.targets.items():
+        if target.canary is None:
+            continue
+        key, stable = f"targets.{name}.canary", config.targets.get(target.canary.of)
+        if stable is None or stable.canary is not None or stable.tier is not target.tier:
+            return f"{key}.of: {target.canary.of!r} must be a {target.tier} target that is no canary itself"
+        if (target.chat_model, target.embedding_model) != (stable.chat_model, stable.embedding_model):
+            return (
+                f"{key}: {name} and {target.canary.of} must be asked for the same models; versions differ, names do not"
+            )
+        if config.canary_of(target.canary.of) != name:
+            return f"{key}.of: {target.canary.of} has another canary; one is the most"
+        file = target.canary.share_file
+        if file is not None and not file.parent.is_dir():
+            return f"{key}.share_file: {file.parent} is not a folder; create it"
+    return None
+
+
+def _purposes(target: AnyTarget) -> tuple[bool, bool]:
+    return bool(target.chat_model), bool(target.embedding_model)
+
+
 def _check_pressure(config: Config) -> str | None:
     if not config.pressure.enabled:
         return None
@@ -346,10 +415,15 @@ def _check_files(config: Config) -> str | None:
         "keys_file": config.keys_file,
         "scoring.artifact": config.scoring.artifact,
         "cache.tiers.shared.password_file": shared.password_file if shared else None,
+        "tracing.ca_file": config.tracing.ca_file if config.tracing else None,
     }
     for name, target in config.targets.items():
         if isinstance(target, TritonTarget):
             files[f"targets.{name}.template"] = target.template
+            if target.tls is not None:
+                files[f"targets.{name}.tls.ca_file"] = target.tls.ca_file
+                files[f"targets.{name}.tls.certificate_file"] = target.tls.certificate_file
+                files[f"targets.{name}.tls.key_file"] = target.tls.key_file
         else:
             files[f"targets.{name}.key_file"] = target.key_file
     for key, file in files.items():
@@ -365,6 +439,7 @@ _CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _check_templates,
     _check_budget,
     _check_cache,
+    _check_canaries,
     _check_pressure,
     _check_files,
 )

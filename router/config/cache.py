@@ -102,10 +102,12 @@ class SemanticCache(Section, frozen=True):
     """Answers to questions that mean the same. Needs `scoring.embedding`, which `similarity` was calibrated for, if
     none is given.
 
+    `judge` is the folder of the model that decides on rewordings which no rule explains; without it they are misses.
     Questions longer than `most_characters` are not looked up.
     """
 
     enabled: bool = False
+    judge: Path | None = None
     similarity: Annotated[float, Meta(gt=0, le=1)] | None = None
     most_entries: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
     most_partitions: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000

@@ -81,7 +81,7 @@ async def test_canaries_stay_with_their_tenants_in_every_tier(tmp_path: Path) ->
                     read_ms=500,
                 )
                 records = await stack.enter_async_context(TieredRecords(tiers, Telemetry()))
-                cache = ResponseCache(config.ResponseCache(), records, KeyMaker(lambda model: [model]))
+                cache = ResponseCache(config.ResponseCache(), records, KeyMaker(lambda rules: [rules.model]))
                 edge, cloud = (Place([], says=answer_with_canary) for _ in range(2))
                 made = bench(edge, cloud, Judge(), check=Check(enabled=False), cache=cache)
                 benches.append(await stack.enter_async_context(made))

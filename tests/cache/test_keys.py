@@ -47,6 +47,7 @@ rules = st.builds(
     needs=st.frozensets(st.sampled_from([Capability.TOOLS, Capability.JSON_OBJECT, Capability.ECHO])),
     threshold=st.sampled_from([None, 0.0, 0.5]),
     check=st.sampled_from([None, True, False]),
+    canaries=st.frozensets(st.sampled_from(["next", "other"])),
 )
 tenants = st.sampled_from(["", "a", "ab", "shop", "ward"])
 fingerprints = st.lists(st.sampled_from(["", "1", "2", "12"]), max_size=3)
@@ -87,6 +88,8 @@ def change(value: Any) -> Any:
             return (*value, "x")
         case dict():
             return {**value, "9": 1.0}
+        case frozenset():
+            return value | {"x"}
         case _:
             raise TypeError(value)
 

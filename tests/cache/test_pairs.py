@@ -11,6 +11,7 @@ _KINDS = [
     "modality", "tense", "format", "language", "question", "content",
 ]  # fmt: skip
 _FAMILIES = read_families(Part.BLIND)
+_PARTS = [part for part in Part if part.path.is_file()]
 
 
 def test_the_blind_part_is_large() -> None:
@@ -27,7 +28,7 @@ def test_the_blind_part_has_every_kind_of_edit_often() -> None:
 
 
 def test_families_are_in_one_part_only() -> None:
-    names = Counter(family.name for part in Part for family in read_families(part))
+    names = Counter(family.name for part in _PARTS for family in read_families(part))
 
     assert [name for name, count in names.items() if count > 1] == []
 
@@ -61,3 +62,18 @@ def test_no_pair_of_a_blind_family_is_both_hard_and_a_paraphrase(family: Family)
     assert all(len(texts) == 2 for texts in [*same, *hard]), "a pair of one text"
     assert hard.isdisjoint(same)
     assert len(set(same)) == len(same)
+
+
+@pytest.mark.parametrize("part", [part for part in _PARTS if part in {Part.FURTHER, Part.EARLY, Part.PROOF}])
+def test_families_of_a_later_part_are_well_formed(part: Part) -> None:
+    for family in read_families(part):
+        fill = family.fills()[0]
+        texts = [phrasing.format(**fill) for phrasing in family.phrasings]
+        same = {frozenset((pair.asked, pair.stored)) for pair in family.paraphrases()}
+        hard = {frozenset((pair.asked, pair.stored)) for pair in family.hard()}
+
+        assert len(family.phrasings) >= 3, family.name
+        assert [one for one in family.edits if not any(one.fill(fill).apply(text) for text in texts)] == [], family.name
+        assert all(f"{{{slot}}}" in one for slot in family.values for one in family.phrasings), family.name
+        assert {len(texts) for texts in same | hard} == {2}, family.name
+        assert hard.isdisjoint(same), family.name

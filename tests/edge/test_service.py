@@ -343,15 +343,17 @@ async def test_many_clients_at_once_get_what_each_gets_alone(client: httpx.Async
     assert [one.json()["choices"] for one in together] == [one.json()["choices"] for one in alone]
 
 
-@pytest.fixture
-def process(config: Config, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """The edge as a process of its own, and its URL."""
+@pytest.fixture(params=[0.0])
+def process(
+    config: Config, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The edge as a process of its own, and its URL; the parameter is its lead in seconds."""
     port = _free_port()
     text = msgspec.yaml.encode(
         {
             "listen": {"port": port},
             "chat": {"artifact": str(config.chat.artifact), "runtime": {"threads": 1}},
-            "limits": {"drain_s": 0.6},
+            "limits": {"lead_s": request.param, "drain_s": 0.6},
         }
     )
     (tmp_path / "edge.yaml").write_bytes(text)
@@ -393,6 +395,28 @@ async def test_a_stop_drains_then_cuts_and_exits_0(process: tuple[subprocess.Pop
     assert (name, json.loads(last)["error"]["code"]) == ("error", "draining")
     assert status == 0
     assert time.monotonic() - stopped < 6
+
+
+@pytest.mark.parametrize("process", [1.5], indirect=True)
+async def test_a_stop_still_takes_work_while_balancers_look_away(process: tuple[subprocess.Popen[bytes], str]) -> None:
+    edge, url = process
+    async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
+        await _wait_ready(client)
+        kept = await client.post(URL, json=HELLO)
+
+        edge.send_signal(signal.SIGTERM)
+        stopped = time.monotonic()
+        async with asyncio.timeout(1):
+            while (await client.get("/health/ready")).status_code != 503:  # noqa: ASYNC110 - only a probe can tell
+                await asyncio.sleep(0.01)
+        late = await client.post(URL, json=HELLO)
+    status = await asyncio.to_thread(edge.wait, 10)
+
+    assert "connection" not in kept.headers
+    assert (late.status_code, late.headers["connection"]) == (200, "close")
+    assert late.json()["choices"] == kept.json()["choices"]
+    assert status == 0
+    assert time.monotonic() - stopped > 1.5
 
 
 async def _wait_ready(client: httpx.AsyncClient) -> None:

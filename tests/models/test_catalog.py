@@ -63,6 +63,11 @@ def test_the_demo_pair_is_what_the_catalogue_says(name: str) -> None:
             {"prepare": {"exporter": "llama", "precision": "int8-dynamic"}},
             "makes kind chat as float32, float16, int8, int4, not kind chat as int8-dynamic",
         ),
+        (
+            {"prepare": {"exporter": "llama", "precision": "int8", "changes": {"sha256": "0" * 64, "bytes": 3}}},
+            "changes",
+        ),
+        ({"kind": "judge", "prepare": {"exporter": "judge", "precision": "int8"}}, "prepare.changes"),
         ({"prepare": {"exporter": "llama", "precision": "int3"}}, "$.models[0].prepare.precision"),
         ({"source": {"from": "hub", "repo": "a/b", "revision": "main"}}, "$.models[0].source.revision"),
         ({"source": {"from": "ftp"}}, "$.models[0].source"),

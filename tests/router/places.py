@@ -11,6 +11,7 @@ from router.cache.directives import Caching, parse_cache_control
 from router.cache.keys import KeyMaker
 from router.cache.response import ResponseCache
 from router.calls import Caller
+from router.canaries import Canaries
 from router.choosing import Chooser
 from router.config import BudgetPolicy, Check, Price, Probe
 from router.config.cache import ResponseCache as ResponseSection
@@ -227,7 +228,17 @@ async def bench(
         dispatcher = Dispatcher(health, chooser, policy, metrics)
         caller = Caller(backends, lanes, holder)
         yield Bench(
-            Pipeline(cache, flights, dispatcher, caller, [], EmbeddingCaller(backends, {}, {}, None), health, policy),
+            Pipeline(
+                cache,
+                flights,
+                dispatcher,
+                caller,
+                [],
+                EmbeddingCaller(backends, {}, {}, None),
+                health,
+                policy,
+                Canaries({}, telemetry),
+            ),
             policy,
             telemetry,
             lanes,

@@ -1,5 +1,6 @@
 """Who says how good an answer is."""
 
+import asyncio
 import json
 import shlex
 import sys
@@ -114,7 +115,17 @@ async def test_a_slow_command_is_killed_with_all_it_started(tmp_path: Path) -> N
         await command(code, timeout_s=2.0).grade(QUESTION, "a", "b")
 
     pid = int(child.read_text())
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    end = time.monotonic() + 5
+    while not _is_gone(pid):  # the kernel takes its time on a busy machine
+        assert time.monotonic() < end, "it still runs"
+        await asyncio.sleep(0.05)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.mark.anyio

@@ -9,7 +9,7 @@ from router.tallies import SECONDS, RequestTallies
 
 PLACES = [("edge", "edge-demo"), ("cloud", "cloud-demo"), ("", "")]
 records = st.builds(
-    lambda url, status, place, cache, total_ms, first_ms: RequestRecord(
+    lambda url, status, place, cache, total_ms, first_ms, error: RequestRecord(
         request_id="r",
         url=url,
         status=status,
@@ -20,6 +20,8 @@ records = st.builds(
         total_ms=total_ms,
         overhead_ms=total_ms / 2,
         first_ms=first_ms,
+        tenant="shop",
+        error=error,
     ),
     st.sampled_from(["/v1/chat/completions", "/v1/completions"]),
     st.sampled_from([200, 304, 400, 499, 503]),
@@ -27,6 +29,7 @@ records = st.builds(
     st.sampled_from(["hit", "miss"]),
     st.one_of(st.sampled_from([bound * 1e3 for bound in SECONDS]), st.floats(0, 2e5)),
     st.none() | st.floats(0, 2e3),
+    st.sampled_from([None, "overloaded", "rate_limit_exceeded"]),
 )
 
 
@@ -35,6 +38,8 @@ def count_with_its_own(registry: CollectorRegistry, asked: list[RequestRecord]) 
     place = ("tier", "target")
     requests = Counter("hybrid_requests", "", ("url", "status", *place, "reason"), registry=registry)
     answers = Counter("hybrid_answers", "", ("url", "cache"), registry=registry)
+    errors = Counter("hybrid_errors", "", ("url", "code"), registry=registry)
+    refusals = Counter("hybrid_quota_refusals", "", ("tenant",), registry=registry)
     durations = {
         name: Histogram(f"hybrid_{name}_seconds", "", labels, registry=registry, buckets=SECONDS)
         for name, labels in (("request", ("url", *place)), ("overhead", ("url",)), ("first_byte", place))
@@ -43,6 +48,10 @@ def count_with_its_own(registry: CollectorRegistry, asked: list[RequestRecord]) 
         requests.labels(one.url, one.status, one.tier, one.target, one.reason).inc()
         if one.status < 400:
             answers.labels(one.url, one.cache).inc()
+        if one.error is not None:
+            errors.labels(one.url, one.error).inc()
+        if one.error == "rate_limit_exceeded":
+            refusals.labels(one.tenant).inc()
         durations["request"].labels(one.url, one.tier, one.target).observe(one.total_ms / 1e3)
         durations["overhead"].labels(one.url).observe(one.overhead_ms / 1e3)
         first = durations["first_byte"].labels(one.tier, one.target)

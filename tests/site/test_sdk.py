@@ -10,21 +10,23 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
 
-from loadtests.site import Site
+from tests.conftest import Endpoint
 
 EASY = "What is 3 plus 4?"
 MODELS = ["auto", "edge", "cloud"]
 
 
 @pytest.fixture
-def client(site: Site) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{site.url}/v1", api_key="none", max_retries=0, timeout=30) as client:
+def client(endpoint: Endpoint) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key=endpoint.key, max_retries=0, timeout=30) as client:
         yield client
 
 
 @pytest.fixture
-async def async_client(site: Site) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=f"{site.url}/v1", api_key="none", max_retries=0, timeout=30) as client:
+async def async_client(endpoint: Endpoint) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(
+        base_url=f"{endpoint.url}/v1", api_key=endpoint.key, max_retries=0, timeout=30
+    ) as client:
         yield client
 
 
@@ -137,10 +139,11 @@ def test_embeddings_default_base64_floats_tokens_and_dimensions(client: openai.O
     assert listed.usage.prompt_tokens > 10
 
 
-def test_base64_is_little_endian_float32(site: Site) -> None:
+def test_base64_is_little_endian_float32(endpoint: Endpoint) -> None:
     body = {"model": "edge", "input": "hello", "encoding_format": "base64"}
 
-    answer = httpx.post(f"{site.url}/v1/embeddings", json=body, timeout=10).json()
+    headers = {"authorization": f"Bearer {endpoint.key}"}
+    answer = httpx.post(f"{endpoint.url}/v1/embeddings", json=body, headers=headers, timeout=10).json()
 
     vector = np.frombuffer(base64.b64decode(answer["data"][0]["embedding"]), "<f4")
     assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-3)

@@ -53,6 +53,11 @@ class Comparison:
             return Refusal.LANGUAGE
         return self._compare_frames(asked, stored) or self._compare_words(asked, stored)
 
+    def matches_all(self, asked: Reading, stored: Reading) -> bool:
+        """Whether every word has its like on the other side, wherever that stands."""
+        _, left, over = self._align(content(asked), content(stored))
+        return not left and not over
+
     def _compare_frames(self, asked: Reading, stored: Reading) -> Refusal | None:
         if not _same_asks(asked.asks, stored.asks):
             return Refusal.QUESTION
@@ -63,7 +68,7 @@ class Comparison:
         return None if _same_modals(asked, stored) else Refusal.MODALITY
 
     def _compare_words(self, asked: Reading, stored: Reading) -> Refusal | None:
-        matches, left, over = self._align(_content(asked), _content(stored))
+        matches, left, over = self._align(content(asked), content(stored))
         if left or over:
             return self._explain(left, over)
         for match in matches:
@@ -117,7 +122,7 @@ class Comparison:
     def _explain(self, left: list[Token], over: list[Token]) -> Refusal:
         """What kind of words the unmatched ones are."""
         words = [*left, *over]
-        for is_kind, refusal in _KINDS:
+        for is_kind, refusal in KINDS:
             if any(is_kind(token) for token in words):
                 return refusal
         for one in left:
@@ -126,7 +131,7 @@ class Comparison:
         return Refusal.ENTITY if any(token.proper for token in words) else Refusal.CONTENT
 
 
-_KINDS: Final = (
+KINDS: Final = (
     (lambda token: token.lemma.startswith("#"), Refusal.NUMBER),
     (lambda token: token.lemma.startswith('"'), Refusal.QUOTE),
     (lambda token: token.lemma in CALENDAR, Refusal.DATE),
@@ -166,7 +171,7 @@ def _spelt(word: str) -> str:
     )
 
 
-def _content(reading: Reading) -> list[Token]:
+def content(reading: Reading) -> list[Token]:
     timed = any(a.lemma == "many" and b.lemma in _TIMES for a, b in pairwise(reading.tokens))
     if timed or "qlong" in reading.asks:
         return [token for token in reading.tokens if token.lemma != _TIME_TAKEN]

@@ -77,7 +77,7 @@ def refuse_form(asked: Form, stored: Form) -> Refusal | None:
         return Refusal.QUESTION
     if asked.tenses != stored.tenses:
         return Refusal.TENSE
-    return Refusal.ORDER if _swapped(asked.words, stored.words) else None
+    return Refusal.ORDER if is_swapped(asked.words, stored.words) else None
 
 
 def _both_free(asked: Form, stored: Form) -> bool:
@@ -109,7 +109,7 @@ def _is_polar(said: str) -> bool:
     return bool(first) and first[0] in _HELPERS
 
 
-def _swapped(asked: Sequence[str], stored: Sequence[str]) -> bool:
+def is_swapped(asked: Sequence[str], stored: Sequence[str]) -> bool:
     """Whether the same words stand in the same frame, but a few of them in one another's places."""
     if len(asked) != len(stored) or Counter(asked) != Counter(stored):
         return False

@@ -17,7 +17,8 @@ _WORDS: Final = re.compile(
     )
 )
 _PRONOUN_ONE: Final = re.compile(
-    r"\b(do|does|did|can|could|should|would|must|may|will|to|which|this|that|the|no|any|some|every|each|only) one\b(?! hour| day| week| month| year| minute)"
+    r"\b(do|does|did|can|could|should|would|must|may|will|to|which|this|that|the|no|any|some|every|each|only) one\b"
+    r"(?! hour| day| week| month| year| minute| hundred| thousand| million| billion| trillion)"
 )
 
 

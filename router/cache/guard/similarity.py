@@ -10,12 +10,13 @@ _FILE: Final = "similarity.json"
 
 
 class Similarity(Struct, frozen=True, forbid_unknown_fields=True):
-    """Measured for one embedding on the tuning pairs.
+    """Measured for one embedding on the tuning pairs, with a judge in the guard or without.
 
     `similarity` keeps at least `kept` of the paraphrases that the guard lets pass; all figures are shares of `pairs`.
     """
 
     embedding: str
+    judged: bool
     similarity: float
     kept: float
     recall: float
@@ -23,9 +24,13 @@ class Similarity(Struct, frozen=True, forbid_unknown_fields=True):
     pairs: str
 
 
-def calibrated_similarity(embedding: str) -> float | None:
-    """The similarity calibrated for the embedding of that name; None: there is none, and the configuration must say."""
-    return next((one.similarity for one in read_similarities() if one.embedding == embedding), None)
+def calibrated_similarity(embedding: str, *, judged: bool) -> float | None:
+    """The similarity calibrated for the embedding of that name and a guard with a judge or without one.
+
+    None: there is none, and the configuration must say.
+    """
+    found = (one for one in read_similarities() if (one.embedding, one.judged) == (embedding, judged))
+    return next((one.similarity for one in found), None)
 
 
 def read_similarities() -> list[Similarity]:

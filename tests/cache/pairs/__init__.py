@@ -1,9 +1,10 @@
 """
 Pairs of questions for the semantic cache's guards: minimal edits that change the answer, paraphrases that do not.
 
-`tuning.txt`, `test.txt` and `blind.txt` (and `first.txt`, which says what became of it) hold families of questions,
-none in two. Whoever wrote `blind.txt` had read neither the guards nor the other parts, but for two families that show
-the form and the names of all. A family is a name, its slots with their values, phrasings (`=`) that all ask the same,
+Each part is a file of families of questions, none in two. All are for tuning but the last two: whoever wrote those had
+read neither the guards nor the other parts, and nothing was tuned on them.
+
+A family is a name, its slots with their values, phrasings (`=`) that all ask the same,
 and edits (`!`) that make another question of any phrasing that has the words:
 
     [name]
@@ -26,12 +27,24 @@ FILLS, MOST_HARD, SAME_PHRASING = 8, 48, 0.75
 
 
 class Part(StrEnum):
-    """What the pairs are for."""
+    """The files, oldest first. Once something was learned from a part, it is for tuning, whatever its name says."""
 
     TUNING = "tuning"
     FIRST = "first"
     TEST = "test"
     BLIND = "blind"
+    FURTHER = "further"
+    EARLY = "early"
+    PROOF = "proof"
+
+    @property
+    def path(self) -> Path:
+        """Where its families are."""
+        return Path(__file__).parent / f"{self}.txt"
+
+
+TUNED = (Part.TUNING, Part.FIRST, Part.TEST, Part.BLIND, Part.FURTHER)
+"""What guards, similarity and judge are fitted to. `EARLY` was measured once, and nothing was fitted to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +144,7 @@ def _words(text: str) -> re.Pattern[str]:
 def read_families(part: Part) -> list[Family]:
     """The families of a part, as its file has them."""
     families: list[Family] = []
-    for line in (Path(__file__).parent / f"{part}.txt").read_text().splitlines():
+    for line in part.path.read_text().splitlines():
         if not line or line.startswith("#"):
             continue
         if found := re.fullmatch(r"\[(.+)\]", line):
