@@ -72,6 +72,7 @@ class Table:
     """1, 0, or NaN where no answer is known."""
     status: Vector
     tier: "np.ndarray[Any, Any]"
+    reason: "np.ndarray[Any, Any]"
     cache: "np.ndarray[Any, Any]"
     form: "np.ndarray[Any, Any]"
     origin: "np.ndarray[Any, Any]"
@@ -89,6 +90,12 @@ class Table:
         }
         span_s = float(columns["ended"].max() - columns["due"].min()) if len(records) else float("nan")
         return cls(**columns, span_s=span_s)
+
+    @classmethod
+    def join(cls, tables: "Sequence[Table]") -> "Table":
+        """One after the other; the whole took as long as all of them."""
+        columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in _COLUMNS}
+        return cls(**columns, span_s=sum(table.span_s for table in tables))
 
     def __len__(self) -> int:
         return len(self.due)
@@ -133,7 +140,7 @@ class Table:
 
 
 _COLUMNS = tuple(one.name for one in fields(Table) if one.name != "span_s")
-_TEXTS = frozenset({"tier", "cache", "form", "origin", "priority", "degraded"})
+_TEXTS = frozenset({"tier", "reason", "cache", "form", "origin", "priority", "degraded"})
 
 
 def measure(one: Measure, table: Table) -> float:

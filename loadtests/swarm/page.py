@@ -13,7 +13,6 @@ from loadtests.swarm.run import Run
 from loadtests.swarm.summary import SHOWN, Line, spell, summarise
 
 PAGE, FIGURES = "report.html", "figures.csv"
-_TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def write_report(folder: Path, run: Run, rows: Sequence[Row]) -> Path:
@@ -39,11 +38,8 @@ def render_page(
     complaints: Sequence[str] = (),
 ) -> str:
     """The page: verdicts, drawings, a table of figures; any of them may be empty."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["spell"] = spell
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    template = _environment().get_template("report.html")
+    return template.render(
         title=title,
         facts=facts,
         rows=rows,
@@ -53,4 +49,22 @@ def render_page(
         complaints=complaints,
         width=WIDTH,
         height=HEIGHT,
+        alone=False,
     )
+
+
+def draw_svg(chart: Chart) -> str:
+    """One drawing as a file of its own; lines have one colour."""
+    return _environment().get_template("chart.svg").render(chart=chart, width=WIDTH, height=HEIGHT, alone=True)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["spell"] = spell
+    return environment

@@ -52,6 +52,7 @@ class Only(Section, frozen=True):
     """Requests that an objective is about: those that are all of what is said."""
 
     tier: str | None = None
+    reason: str | None = None
     form: Form | None = None
     origin: Origin | None = None
     priority: Priority | None = None

@@ -1,4 +1,4 @@
-"""A run's figures: of all requests, and by tier, cache, form, question and priority."""
+"""A run's figures: of all requests, and by tier, reason, cache, form, question and priority."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from loadtests.swarm.measures import Measure, Table, measure
 
-COLUMNS = ("tier", "cache", "form", "origin", "priority")
+COLUMNS = ("tier", "reason", "cache", "form", "origin", "priority")
 SHOWN: dict[Measure, str] = {
     Measure.REQUESTS: "n",
     Measure.ANSWERED_PER_S: "/s",
