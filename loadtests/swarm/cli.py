@@ -1,6 +1,6 @@
 """`python -m loadtests.swarm`: run a scenario, work for a run elsewhere, compare two runs."""
 
-import subprocess
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,7 +14,7 @@ from loadtests.bench import FOLDER, report
 from loadtests.swarm.comparison import compare_runs, differing_keys
 from loadtests.swarm.page import write_report
 from loadtests.swarm.place import demo_site, parse_cores, pinned
-from loadtests.swarm.run import Run, RunError, generator, make_run
+from loadtests.swarm.run import Crew, Run, RunError, generator, make_run
 from loadtests.swarm.scenario import Scenario, list_scenarios, load_scenario
 from loadtests.swarm.summary import print_lines, summarise
 from loadtests.swarm.verdict import judge_objectives
@@ -48,7 +48,7 @@ def list_bundled() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results [.bench/load/SCENARIO].")
 @click.option("--workers", default=0, help="Processes that ask, here; 0: one, without a master.")
 @click.option("--remote", default=0, help="Workers that will connect from elsewhere.")
-@click.option("--port", type=int, help="Where they connect.")
+@click.option("--port", default=5557, show_default=True, help="Where they connect.")
 @click.option("--key-file", type=click.Path(path_type=Path, exists=True), help="Holds the API key.")
 @click.option("--cores", default="", help="Cores of the generator, like 1 or 2,3; the demo gets the others.")
 @click.option("--duration-s", type=float, help="Instead of the scenario's.")
@@ -61,7 +61,7 @@ def run_scenario(
     out: Path | None,
     workers: int,
     remote: int,
-    port: int | None,
+    port: int,
     key_file: Path | None,
     cores: str,
     duration_s: float | None,
@@ -83,16 +83,7 @@ def run_scenario(
         chosen = override(load_scenario(scenario), values)
         own = parse_cores(cores)
         with nullcontext(url.rstrip("/")) if url else demo_site(own) as router, pinned(own):
-            run = make_run(
-                chosen,
-                router,
-                folder,
-                name=name,
-                workers=workers,
-                remote=remote,
-                port=port,
-                key_file=key_file,
-            )
+            run = make_run(chosen, router, folder, name=name, crew=Crew(workers, remote, port), key_file=key_file)
     sys.exit(tell(run, folder))
 
 
@@ -100,7 +91,8 @@ def run_scenario(
 @click.argument("address")
 def work(address: str) -> None:
     """Ask on behalf of the run that waits at ADDRESS (host:port); it brings the scenario."""
-    sys.exit(subprocess.run(generator("--join", address), check=False).returncode)
+    command = generator("--join", address)
+    os.execv(command[0], command)  # noqa: S606 - this interpreter, with nothing of the address but an argument
 
 
 @main.command(name="compare")

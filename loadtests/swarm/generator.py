@@ -27,6 +27,7 @@ from loadtests.swarm.strain import Strain
 from loadtests.swarm.users import EVERY_USER, LOOPING, Plan, Player, ScheduledUser, Stage, UserCounts
 
 _FLUSH_S = 0.5
+_GREET_S = 0.2
 _LEAD_S = 0.5
 """Between the plan and the first arrival: workers draw their requests."""
 _TAIL_S = 15.0
@@ -39,6 +40,7 @@ class Hand:
     def __init__(self, stage: Stage, runner: Runner) -> None:
         self._stage = stage
         self._runner = runner
+        self.planned = Event()
         self.ended = Event()
         runner.register_message("plan", self._prepare)
         runner.register_message("end", self._end)
@@ -48,6 +50,7 @@ class Hand:
         self._stage.player = Player(msgspec.msgpack.decode(msg.data["plan"], type=Plan))
         self._watching = gevent.spawn(self._stage.player.watch.run)
         self._flushing = gevent.spawn(self._keep_flushing)
+        self.planned.set()
         self._runner.send_message("ready", {})
 
     def _keep_flushing(self) -> None:
@@ -78,8 +81,10 @@ class Lead:
         self._runner = runner
         self._scenario = scenario
         self._recorder = recorder
+        self._crew: dict[str, None] = {}
         self._ready = 0
         self.strains: list[Strain] = []
+        runner.register_message("here", self._welcome)
         runner.register_message("records", self._record)
         runner.register_message("ready", self._count_ready)
         runner.register_message("ended", self._keep_strain)
@@ -93,8 +98,8 @@ class Lead:
         runner, scenario = self._runner, self._scenario
         names: Sequence[str | None] = [None]
         if isinstance(runner, MasterRunner):
-            _wait(lambda: len(runner.clients.ready) >= workers, join_s, f"{workers} workers did not connect")
-            names = [client.id for client in runner.clients.ready][:workers]
+            _wait(lambda: len(self._crew) >= workers, join_s, f"{workers} workers did not connect")
+            names = list(self._crew)[:workers]
         starts_at = time.time() + _LEAD_S
         for index, name in enumerate(names):
             plan = Plan(url, scenario, key, index, len(names), starts_at)
@@ -113,6 +118,9 @@ class Lead:
             runner.send_message("end", {})
         _wait(lambda: len(self.strains) >= len(names), _TAIL_S, "workers did not end")
 
+    def _welcome(self, msg: Any, **_: object) -> None:
+        self._crew[msg.node_id] = None
+
     def _record(self, msg: Any, **_: object) -> None:
         self._recorder.write(msgspec.msgpack.decode(msg.data["records"], type=list[Record]))
 
@@ -123,7 +131,7 @@ class Lead:
         self.strains.append(msgspec.msgpack.decode(msg.data["strain"], type=Strain))
 
 
-def lead(folder: Path, url: str, key: str, workers: int, port: int, join_s: float) -> None:
+def lead(folder: Path, url: str, key: str, workers: int, address: tuple[str, int], join_s: float) -> None:
     """Run `folder`'s scenario and leave records and strains there; `workers` 0: ask from this process.
 
     Raises:
@@ -140,7 +148,7 @@ def lead(folder: Path, url: str, key: str, workers: int, port: int, join_s: floa
     )
     runner: Runner
     if workers:
-        runner = stage.create_master_runner("*", port)
+        runner = stage.create_master_runner(*address)
     else:
         runner = stage.create_local_runner()
         Hand(stage, runner)
@@ -157,7 +165,11 @@ def join(address: str) -> None:
     host, _, port = address.rpartition(":")
     stage = Stage(user_classes=list(EVERY_USER), catch_exceptions=False)
     runner = stage.create_worker_runner(host, int(port))
-    Hand(stage, runner).ended.wait()
+    hand = Hand(stage, runner)
+    # a worker counts as connected for locust before it can take a plan: it says itself when it can
+    while not hand.planned.wait(_GREET_S):
+        runner.send_message("here", {})
+    hand.ended.wait()
     runner.greenlet.join(timeout=_LEAVE_S)
 
 
@@ -181,11 +193,19 @@ def _wait(over: Any, limit_s: float, complaint: str) -> None:
 @click.option("--url", default="", help="The router's, without /v1.")
 @click.option("--key-file", type=click.Path(path_type=Path), help="Holds the API key.")
 @click.option("--workers", default=0, help="Lead so many; 0 asks from this process.")
-@click.option("--port", default=5557, help="Where workers connect.")
+@click.option("--bind", default="127.0.0.1", help="Where workers connect: * for those on other machines.")
+@click.option("--port", default=5557, help="The same.")
 @click.option("--join-s", default=60.0, help="How long to wait for workers.")
 @click.option("--join", "address", help="Work for the master at HOST:PORT.")
 def main(
-    folder: Path, url: str, key_file: Path | None, workers: int, port: int, join_s: float, address: str | None
+    folder: Path,
+    url: str,
+    key_file: Path | None,
+    workers: int,
+    bind: str,
+    port: int,
+    join_s: float,
+    address: str | None,
 ) -> None:
     """Started by `python -m loadtests.swarm`."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -193,7 +213,7 @@ def main(
         join(address)
         return
     try:
-        lead(folder, url, key_file.read_text().strip() if key_file else "", workers, port, join_s)
+        lead(folder, url, key_file.read_text().strip() if key_file else "", workers, (bind, port), join_s)
     except TimeoutError as exc:
         sys.exit(f"{exc}.")
 

@@ -79,28 +79,34 @@ class Run:
             raise RunError(f"{folder}: not a run of this version ({exc}); make it again") from exc
 
 
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who asks: `workers` processes here, `remote` ones that come to `port`; with neither, one without a master."""
+
+    workers: int = 0
+    remote: int = 0
+    port: int = 5557
+
+    @contextmanager
+    def leading(self) -> Iterator[list[str]]:
+        """Start the workers that are here; yields what their leader has to be told."""
+        port = self.port if self.remote else _free_port()
+        # nobody but remote workers has to reach the port
+        host = "*" if self.remote else "127.0.0.1"
+        with _generators([["--join", f"127.0.0.1:{port}"]] * self.workers):
+            yield ["--workers", str(self.workers + self.remote), "--bind", host, "--port", str(port)]
+
+
 def make_run(
     scenario: Scenario,
     url: str,
     folder: Path,
     *,
     name: str = "",
-    workers: int = 0,
-    remote: int = 0,
-    port: int | None = None,
+    crew: Crew = Crew(),
     key_file: Path | None = None,
 ) -> Run:
-    """Ask `url` what the scenario says, and read what came of it.
-
-    Args:
-        scenario: What to ask.
-        url: The router's, without `/v1`.
-        folder: Where everything is left.
-        name: The scenario's.
-        workers: Processes here that ask; with 0 (and no remote ones) there is one, without a master.
-        remote: Workers that will come from elsewhere.
-        port: Where workers connect; else a free one.
-        key_file: Holds the API key.
+    """Ask `url` (a router's, without `/v1`) what the scenario says, leave everything in `folder`, and read it.
 
     Raises:
         RunError: the generator failed; what it said.
@@ -108,24 +114,30 @@ def make_run(
     folder.mkdir(parents=True, exist_ok=True)
     for old in (RECORDS, STRAIN):
         (folder / old).unlink(missing_ok=True)
-    about = About(name, url, workers + remote, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", _machine(), version("locust"))
+    began = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    about = About(name, url, crew.workers + crew.remote, began, _machine(), version("locust"))
     (folder / SCENARIO).write_bytes(msgspec.json.format(msgspec.json.encode(scenario)))
     (folder / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about)))
-    port = port or _free_port()
-    command = ["--folder", str(folder), "--url", url, "--workers", str(workers + remote), "--port", str(port)]
-    command += ["--key-file", str(key_file)] if key_file else []
-    limit_s = scenario.shape.duration_s + scenario.answers.deadline_s + _GRACE_S
-    with _generators([["--join", f"127.0.0.1:{port}"]] * workers):
-        done = subprocess.run(generator(*command), cwd=ROOT, stderr=subprocess.PIPE, check=False, timeout=limit_s)
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        raise RunError(f"the generator failed: {said[-1]}")
+    command = ["--folder", str(folder), "--url", url, *(["--key-file", str(key_file)] if key_file else [])]
+    with crew.leading() as led:
+        _generate([*command, *led], scenario.shape.duration_s + scenario.answers.deadline_s + _GRACE_S)
     return Run.read(folder)
 
 
 def generator(*arguments: str) -> list[str]:
     """The command of a generator process."""
     return [sys.executable, "-m", "loadtests.swarm.generator", *arguments]
+
+
+def _generate(arguments: Sequence[str], limit_s: float) -> None:
+    """Run the leading generator to its end."""
+    try:
+        done = subprocess.run(generator(*arguments), cwd=ROOT, stderr=subprocess.PIPE, check=False, timeout=limit_s)
+    except subprocess.TimeoutExpired as exc:
+        raise RunError(f"the generator did not end within {limit_s:.0f} s; is the machine too small for it?") from exc
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise RunError(f"the generator failed: {said[-1]}")
 
 
 @contextmanager

@@ -20,9 +20,10 @@ from loadtests.swarm.arrivals import draw_scheduled
 from loadtests.swarm.cli import main
 from loadtests.swarm.measures import Measure, measure
 from loadtests.swarm.record import RECORDS, SCENARIO, Form, Origin
-from loadtests.swarm.run import ABOUT, Run, generator, make_run
-from loadtests.swarm.scenario import Answers, Closed, Open, Scenario
+from loadtests.swarm.run import ABOUT, Crew, Run, generator, make_run
+from loadtests.swarm.scenario import Answers, Closed, Model, Open, Scenario, Urgency
 from loadtests.swarm.shapes import AnyShape, Diurnal, Overload, Ramp, Soak, Spike, Steady
+from router.query import Priority
 from tests.servers import broken, serving
 
 SHAPES: list[AnyShape] = [
@@ -62,14 +63,26 @@ def test_every_shape_asks_what_was_drawn_when_it_was_drawn(shape: AnyShape, site
             assert one.sent <= one.first <= one.ended
 
 
+def test_streams_are_timed(site: Site, tmp_path: Path) -> None:
+    """The cloud's model shows its working: many pieces, with time between them."""
+    scenario = make_scenario(
+        forms={Form.STREAM: 1.0}, models={Model.CLOUD: 1.0}, answers=Answers(cached=False), questions={Origin.HARD: 1.0}
+    )
+    run = make_run(scenario, site.url, tmp_path)
+    for one in run.records:
+        assert one.first is not None
+        assert one.gap_ms is not None
+        assert one.longest_gap_ms is not None
+        assert one.sent < one.first < one.ended
+        assert 0 < one.gap_ms <= one.longest_gap_ms <= (one.ended - one.first) * 1e3 + 1e-3
+
+
 def test_closed_loop_keeps_its_users_busy(site: Site, tmp_path: Path) -> None:
     scenario = make_scenario(arrival=Closed(users=4), forms=EVERY_FORM, answers=Answers(cached=False))
     run = make_run(scenario, site.url, tmp_path)
     table = run.table
     assert table.answered.all()
-    middle = 1.0
-    busy = ((table.sent <= middle) & (table.ended > middle)).sum()
-    assert 1 <= busy <= 4
+    assert max(((table.sent <= at) & (table.ended > at)).sum() for at in table.sent) == 4
     assert {one.form for one in run.records} == set(Form)
     assert set(table.cache) == {"bypass"}
 
@@ -77,7 +90,7 @@ def test_closed_loop_keeps_its_users_busy(site: Site, tmp_path: Path) -> None:
 @pytest.mark.parametrize("arrival", [Open(rate_per_s=8), Closed(users=4)], ids=["open", "closed"])
 def test_workers_share_the_load(arrival: Open | Closed, site: Site, tmp_path: Path) -> None:
     scenario = make_scenario(arrival=arrival)
-    run = make_run(scenario, site.url, tmp_path, workers=2)
+    run = make_run(scenario, site.url, tmp_path, crew=Crew(workers=2))
     assert [one.worker for one in run.strains] == [0, 1]
     for worker in (0, 1):
         numbers = [one.number for one in run.records if one.worker == worker]
@@ -85,6 +98,31 @@ def test_workers_share_the_load(arrival: Open | Closed, site: Site, tmp_path: Pa
         assert all(number % 2 == worker for number in numbers)
     if isinstance(arrival, Open):
         assert [one.due for one in run.records] == pytest.approx(draw_scheduled(scenario).tolist(), abs=1e-3)
+
+
+def test_workers_come_from_elsewhere(site: Site, tmp_path: Path) -> None:
+    crew = Crew(remote=1, port=free_ports().router)
+    command = [sys.executable, "-m", "loadtests.swarm", "work", f"127.0.0.1:{crew.port}"]
+    working = subprocess.Popen(command, cwd=ROOT)
+    try:
+        run = make_run(make_scenario(), site.url, tmp_path, crew=crew)
+        assert working.wait(30) == 0
+    finally:
+        working.kill()
+    assert run.about.workers == 1
+    assert run.table.answered.all()
+
+
+def test_priorities_and_deadlines_reach_the_router(site: Site, tmp_path: Path) -> None:
+    """A deadline of a millisecond cannot be kept, and the router says so; who has none is answered."""
+    urgencies = {Priority.INTERACTIVE: Urgency(deadline_ms=1), Priority.BATCH: Urgency()}
+    scenario = make_scenario(priorities=urgencies, answers=Answers(cached=False))
+    table = make_run(scenario, site.url, tmp_path).table
+    urgent, patient = (table.only({"priority": one.value}) for one in urgencies)
+    assert len(urgent) > 0
+    assert len(patient) > 0
+    assert measure(Measure.EXPIRED_SHARE, urgent) == 1
+    assert patient.answered.all()
 
 
 def test_duplicates_come_from_the_cache(site: Site, tmp_path: Path) -> None:
@@ -171,7 +209,7 @@ async def test_broken_answers_are_no_answers(path: str, status: int, told: str, 
     assert {one.status for one in run.records} == {status}
     assert all(told in one.error for one in run.records)
     assert not any(one.right for one in run.records)
-    assert all(one.ended - one.sent < 4 for one in run.records)
+    assert all(one.ended - one.sent < 15 for one in run.records)  # the server stalls for 30
 
 
 def _below(path: str) -> Any:
