@@ -43,7 +43,7 @@ SHARES: Mapping[str, float | None] = {
 """Of the cloud, of each arm; routing has none to give."""
 USERS = 16
 _WARM_S = 5.0
-_CLOSED_S, FILL_S = 8.0, 2.0
+_CLOSED_S, FILL_S = 6.0, 1.5
 """A turn of the closed loop, and its beginning, which is not counted: its users start together."""
 _CLOSED_ROUNDS = 3
 _SEED = 4_001
@@ -204,7 +204,7 @@ def _list_facts(run: Run, load: float, began_under: float) -> list[str]:
     show_default=True,
     help="Of each turn of the open loop.",
 )
-@click.option("--rounds", default=5, type=click.IntRange(1, 1000), show_default=True, help="Of the open loop.")
+@click.option("--rounds", default=7, type=click.IntRange(1, 1000), show_default=True, help="Of the open loop.")
 @click.option(
     "--load", default=0.5, type=click.FloatRange(0.01, 2), show_default=True, help="Of the slower tier's throughput."
 )

@@ -5,18 +5,20 @@ A coin that picks one of two mixes has the weighted mean of their accuracies and
 between two measured mixes can be had without looking at a question. Routing is compared with the upper hull of them
 all. Means mix like that, and medians or 99th percentiles do not: so latency is judged by its mean.
 
-Arms are asked the same questions at the same times. Questions near each other wait for the same things, so intervals
-are bootstraps over slices of neighbours, drawn for all arms alike.
+Arms are asked the same questions at the same times. Questions near each other wait for the same things, and what else
+the machine does lasts longer than that: so intervals are bootstraps in two stages (Davison and Hinkley, Bootstrap
+Methods, 1997, 3.8), over rounds, and over slices of neighbours within each; the same for all arms.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
 from loadtests.swarm.measures import Table, Vector
-from loadtests.swarm.strain import Strain, list_strains
-from router.evaluation.metrics import Interval, Matrix, bootstrap
+from loadtests.swarm.strain import Strain, average_strains, list_strains
+from router.evaluation.metrics import RESAMPLES, Interval, Matrix, interval
 
 SLICE = 25
 """Questions: some three seconds at the rates of the demo."""
@@ -39,22 +41,21 @@ class Arm:
         return Table.join(self.turns)
 
     def complaints(self) -> list[str]:
-        """What was wrong with the generator."""
-        return list(list_strains(self.strains, self.table))
+        """What was wrong with the generator, over all turns."""
+        strains = [average_strains(self.strains)] if self.strains else []
+        return list(list_strains(strains, self.table))
 
-    def totals(self) -> Matrix:
-        """Of each slice: questions, right answers (none is not right), ms from when they were due; [slices, 3]."""
-        return np.concatenate([_slice(turn) for turn in self.turns])
+    def totals(self) -> list[Matrix]:
+        """Of each turn's slices: questions, right answers (none is not right), ms since they were due; [slices, 3]."""
+        return [_slice(turn) for turn in self.turns]
 
     def accuracy(self) -> Interval:
         """Of all questions."""
-        totals = self.totals()
-        return bootstrap(lambda weights: _means(weights, totals)[0], len(totals))
+        return _bootstrap([self], lambda accuracies, _: accuracies[:, 0])
 
     def latency_ms(self) -> Interval:
         """The mean."""
-        totals = self.totals()
-        return bootstrap(lambda weights: _means(weights, totals)[1], len(totals))
+        return _bootstrap([self], lambda _, latencies: latencies[:, 0])
 
 
 def best_mix(points: Sequence[tuple[float, float]], cost: float) -> float:
@@ -99,23 +100,36 @@ def _compare(
     routed: Arm, fixed: Sequence[Arm], gained: Callable[[float, float, Sequence[tuple[float, float]]], float]
 ) -> Interval:
     """`gained` takes routing's accuracy and mean latency, and those of every fixed mix."""
-    own, others = routed.totals(), [arm.totals() for arm in fixed]
 
-    def statistic(weights: Matrix) -> Vector:
-        accuracy, latency = _means(weights, own)
-        points = [_means(weights, other) for other in others]
-        rows = range(len(weights))
+    def statistic(accuracies: Matrix, latencies: Matrix) -> Vector:
+        rows = zip(accuracies.tolist(), latencies.tolist(), strict=True)
         return np.array(
-            [gained(accuracy[n], latency[n], [(right[n], slow[n]) for right, slow in points]) for n in rows]
+            [gained(right[0], slow[0], list(zip(right[1:], slow[1:], strict=True))) for right, slow in rows]
         )
 
-    return bootstrap(statistic, len(own))
+    return _bootstrap([routed, *fixed], statistic)
 
 
-def _means(weights: Matrix, totals: Matrix) -> tuple[Vector, Vector]:
-    """Accuracy and mean latency, shape [replicates] each; weights are of slices."""
-    sums = weights @ totals
-    return sums[:, 1] / sums[:, 0], sums[:, 2] / sums[:, 0]
+def _bootstrap(arms: Sequence[Arm], statistic: Callable[[Matrix, Matrix], Vector]) -> Interval:
+    """A statistic of accuracies and mean latencies, [replicates, arms] each."""
+    totals = [arm.totals() for arm in arms]
+    weights = _draw_weights([len(turn) for turn in totals[0]])
+    sums = np.stack([weights @ np.concatenate(turns) for turns in totals], axis=1)
+    drawn = statistic(sums[:, :, 1] / sums[:, :, 0], sums[:, :, 2] / sums[:, :, 0])
+    return interval(float(drawn[0]), drawn[1:])
+
+
+def _draw_weights(slices: Sequence[int]) -> Matrix:
+    """How often each slice counts, [1 + replicates, slices]: once each, then as drawn; `slices` of each round."""
+    rng = np.random.default_rng(0)
+    ends = list(accumulate(slices))
+    weights = np.zeros((1 + RESAMPLES, ends[-1]))
+    weights[0] = 1
+    for row in weights[1:]:
+        for turn in rng.integers(0, len(slices), len(slices)):
+            count = slices[turn]
+            row[ends[turn] - count : ends[turn]] += np.bincount(rng.integers(0, count, count), minlength=count)
+    return weights
 
 
 def _slice(turn: Table) -> Matrix:

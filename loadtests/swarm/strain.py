@@ -33,6 +33,17 @@ class Strain(Struct, frozen=True):
     lag_most_ms: float
 
 
+def average_strains(strains: Sequence[Strain]) -> Strain:
+    """One strain for several runs of one worker; `lag_most_ms` is the most of all."""
+    return Strain(
+        worker=strains[0].worker,
+        busy=float(np.mean([one.busy for one in strains])),
+        waited=float(np.mean([one.waited for one in strains])),
+        lag_p99_ms=float(np.mean([one.lag_p99_ms for one in strains])),
+        lag_most_ms=max(one.lag_most_ms for one in strains),
+    )
+
+
 class StrainWatch:
     """Measures from its making until `end`; `run` belongs in a task of its own."""
 

@@ -55,7 +55,7 @@ def test_means_of_an_arm() -> None:
     assert accuracy.low < 0.97 < accuracy.high
     assert latency.value == pytest.approx(float(CLOUD.table.latency_ms.mean()))
     assert latency.low < latency.value < latency.high
-    assert CLOUD.totals()[:, 0].tolist() == [25] * 16
+    assert [turn[:, 0].tolist() for turn in CLOUD.totals()] == [[25] * 4] * ROUNDS
 
 
 def test_better_routing_is_shown_better() -> None:
@@ -75,18 +75,23 @@ def test_a_coin_is_seldom_shown_better() -> None:
         assert sum(measure(coin, FIXED).low > 0 for coin in coins) <= 3
 
 
-def test_questions_that_wait_together_count_as_one() -> None:
-    """The same mean, told by slices that differ: what is sure of single questions is not of slices."""
+def make_wavy(slice_s: float, round_s: float) -> Arm:
+    """Half a second, more and less by turns: from slice to slice, and from round to round."""
+    turns = [
+        make_table(
+            [make_record(n, due=n, took=0.5 + slice_s * (-1) ** (n // 25) + round_s * sign) for n in range(COUNT)]
+        )
+        for sign in (1, -1) * (ROUNDS // 2)
+    ]
+    return Arm("routed", [1.0], turns)
 
-    def make_wavy(height_s: float) -> Arm:
-        records = [make_record(n, due=n, took=0.5 + height_s * (-1) ** (n // 25)) for n in range(COUNT)]
-        return Arm("routed", [1.0], [make_table(records)] * ROUNDS)
 
-    calm, wavy = make_wavy(0.0).latency_ms(), make_wavy(0.3).latency_ms()
-    assert calm.value == pytest.approx(wavy.value)
-    assert calm.high - calm.low == pytest.approx(0, abs=1e-6)
-    # the standard error of 16 slices of +-300 ms, times 3.9; of 400 questions it would be a fifth of that
-    assert wavy.high - wavy.low == pytest.approx(300 / 4 * 3.9, rel=0.2)
+@pytest.mark.parametrize(("slice_s", "round_s", "error_ms"), [(0, 0, 0), (0.3, 0, 300 / 4), (0, 0.3, 300 / 2)])
+def test_questions_that_wait_together_count_as_one(slice_s: float, round_s: float, error_ms: float) -> None:
+    """The standard error is that of 16 slices or 4 rounds, and not of 400 questions."""
+    mean = make_wavy(slice_s, round_s).latency_ms()
+    assert mean.value == pytest.approx(500)
+    assert mean.high - mean.low == pytest.approx(2 * 1.96 * error_ms, rel=0.2, abs=1e-6)
 
 
 def failing(arms: Sequence[Arm]) -> list[str]:

@@ -5,7 +5,7 @@ import time
 import msgspec
 import pytest
 
-from loadtests.swarm.strain import Strain, StrainWatch, list_strains
+from loadtests.swarm.strain import Strain, StrainWatch, average_strains, list_strains
 from tests.loadtests.runs import CALM, make_record, make_table
 
 PUNCTUAL = make_table([make_record(n, due=n, late=0.001) for n in range(100)])
@@ -29,6 +29,15 @@ def test_each_strain_is_told(key: str, value: float, told: str) -> None:
     (line,) = list_strains([CALM, strained], PUNCTUAL)
     assert "worker 3" in line
     assert told in line
+
+
+def test_one_bad_turn_of_many_is_none_unless_it_stood_still() -> None:
+    hindered = msgspec.structs.replace(CALM, waited=0.3, lag_p99_ms=60.0)
+    assert list(list_strains([average_strains([hindered, *[CALM] * 9])], PUNCTUAL)) == []
+    assert len(list(list_strains([average_strains([hindered] * 3)], PUNCTUAL))) == 2
+    stopped = msgspec.structs.replace(CALM, lag_most_ms=2500.0)
+    (line,) = list_strains([average_strains([stopped, *[CALM] * 9])], PUNCTUAL)
+    assert "stood still" in line
 
 
 def test_late_requests_are_told() -> None:
