@@ -9,11 +9,13 @@ MODELS ?= .models
 DEMO ?=
 DATA ?=
 PEERS ?=
+SCENARIO ?=
+LOAD ?=
 RECORDS ?= 100000
 REQUESTS ?= 1000000
 RESOLVE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
-.PHONY: help demo test test-deploy image-base wheelhouse images image-sizes sbom scan release test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy bench-cache bench-queue bench-cores bench-streams bench-peers prove-cache-kill prove-memory lock clean
+.PHONY: help demo test test-deploy image-base wheelhouse images image-sizes sbom scan release test-gpu lint models bench-pair bench-edge bench-scoring bench-decision bench-policy bench-cache bench-queue bench-cores bench-streams bench-peers bench-load prove-cache-kill prove-memory lock clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +110,8 @@ bench-streams: $(VENV)/.test ## 2,000 streams open at once on one core: exact, a
 
 prove-memory: $(VENV)/.test ## Resident memory over REQUESTS=1000000 distinct requests.
 	$(BIN)/python -m loadtests.prove_memory --requests $(REQUESTS)
+bench-load: $(VENV)/.test models ## The demo pair routed, beside fixed mixes; SCENARIO=spike plays that (LOAD="--url ... --workers 2").
+	$(BIN)/python -m $(if $(SCENARIO),loadtests.swarm run $(SCENARIO),loadtests.bench_load) $(LOAD)
 
 prove-cache-kill: $(VENV)/.test models ## Kill the writing router 200 times; every later hit must be exact (resumable).
 	$(BIN)/python -m loadtests.prove_cache_kill --folder .bench/cache-kill --kills 200
