@@ -250,18 +250,20 @@ class _Watcher:
         self._task = task
         self._cancelled_before = task.cancelling()
         self._hung_up = False
+        self._over = False
         self._receive = receive
         self._steps = receive().__await__()
         self._step()
 
     def close(self) -> bool:
         """Watch no more; whether the client's leaving, and nothing else, cancelled the task."""
+        self._over = True
         self._steps.close()
         return self._hung_up and self._task.uncancel() <= self._cancelled_before
 
     def _step(self, _: object = None) -> None:
         """Go on until there is something to wait for; what comes meanwhile is no business of the work's."""
-        while True:
+        while not self._over:  # what was waited for may come just before the end
             try:
                 waited_for = next(self._steps)
             except StopIteration as done:
@@ -269,13 +271,13 @@ class _Watcher:
                     self._hung_up = self._task.cancel()
                     return
                 self._steps = self._receive().__await__()
+                continue
+            if waited_for is None:  # only to let others run
+                asyncio.get_running_loop().call_soon(self._step)
             else:
-                break
-        if waited_for is None:  # only to let others run
-            asyncio.get_running_loop().call_soon(self._step)
+                waited_for._asyncio_future_blocking = False  # as a task does with what it waits for
+                waited_for.add_done_callback(self._step)
             return
-        waited_for._asyncio_future_blocking = False
-        waited_for.add_done_callback(self._step)
 
 
 @coroutine

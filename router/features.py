@@ -92,15 +92,16 @@ _MARKS: Final[dict[str, str]] = {
 }
 
 
-def _mark_table() -> NDArray[np.intp]:
-    table = np.zeros(256, np.intp)
-    table[128:] = len(_MARKS) + 1
+def _mark_table() -> bytes:
+    table = bytearray(128) + bytes([len(_MARKS) + 1]) * 128
     for mark, characters in enumerate(_MARKS.values(), 1):
-        table[np.frombuffer(characters.encode(), np.uint8)] = mark
-    return table
+        for character in characters.encode():
+            table[character] = mark
+    return bytes(table)
 
 
 _MARK_OF: Final = _mark_table()
+_EACH_MARK: Final = range(1, len(_MARKS) + 2)
 
 _COUNTED: Final = (
     "characters",
@@ -157,11 +158,9 @@ _EARLIER: Final = ("earlier_", "system_", "shared_with_earlier", "place_in_earli
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One prompt, read once: `_MEASURED` and `_COUNTED` numbers, counts of marks and kinds of words, and its words."""
+    """One prompt, read once: `_MEASURED` and `_COUNTED` numbers, counts of marks and kinds of words; and its words."""
 
     numbers: list[float]
-    marks: NDArray[np.intp]
-    kinds: NDArray[np.intp]
     tokens: list[str]
 
 
@@ -169,8 +168,11 @@ def read_prompt(prompt: Prompt) -> Reading:
     """The last user turn (or the raw texts), and what came before it."""
     raw = _cut(prompt.text)
     tokens = _TOKEN.findall(raw.lower())
-    marks = np.bincount(_MARK_OF[np.frombuffer(raw.encode("latin-1", "replace"), np.uint8)], minlength=len(_MARKS) + 2)
-    kinds = np.bincount([_KINDS.get(token, 0) for token in tokens], minlength=len(_LEXICON) + 1)
+    marked = raw.encode("latin-1", "replace").translate(_MARK_OF)
+    kinds = [0] * len(_LEXICON)
+    for token in tokens:
+        if kind := _KINDS.get(token):
+            kinds[kind - 1] += 1
     letters = [len(token) for token in tokens if token.isalpha()]
     capitals = _CAPITALS.findall(raw)
     longest = max(capitals, key=len, default="")
@@ -189,7 +191,7 @@ def read_prompt(prompt: Prompt) -> Reading:
         float(raw[:1].islower()),
         *earlier[6:],
     ]
-    return Reading([*measured, *counted], marks[1:], kinds[1:], tokens)
+    return Reading([*measured, *counted, *map(marked.count, _EACH_MARK), *kinds], tokens)
 
 
 def _cut(text: str) -> str:
@@ -292,9 +294,7 @@ _KIND_SHARES_AT: Final = _SHARES_AT + len(_MARKS) + 1
 def tabulate(readings: Sequence[Reading]) -> Matrix:
     """A row a prompt, a column a name of `NAMES`: counts as log(1 + n), and those of marks and words as shares too."""
     table = np.empty((len(readings), len(NAMES)), np.float32)
-    table[:, :_MARKS_AT] = [reading.numbers for reading in readings]
-    table[:, _MARKS_AT:_KINDS_AT] = [reading.marks for reading in readings]
-    table[:, _KINDS_AT:_SHARES_AT] = [reading.kinds for reading in readings]
+    table[:, :_SHARES_AT] = [reading.numbers for reading in readings]
     characters, tokens = np.maximum(table[:, _COUNTS_AT : _COUNTS_AT + 2], 1).T[:, :, None]
     np.divide(table[:, _MARKS_AT:_KINDS_AT], characters, out=table[:, _SHARES_AT:_KIND_SHARES_AT])
     np.divide(table[:, _KINDS_AT:_SHARES_AT], tokens, out=table[:, _KIND_SHARES_AT:])

@@ -110,7 +110,11 @@ class Connection(asyncio.Protocol):
 
     def send(self, call: bytes, limit_s: float | None) -> Answer:
         """Make a call, whose answer must have come to its end within `limit_s`."""
-        self._answer = answer = Answer(self)
+        answer = Answer(self)
+        if self._transport.is_closing():  # since it was handed over
+            answer.fail(httpx.ReadError("The server closed the connection."))
+            return answer
+        self._answer = answer
         self._head_bytes = 0
         self._framed = False
         if limit_s is not None:
@@ -145,8 +149,7 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._end(httpx.RemoteProtocolError(f"The server does not speak HTTP/1.1: {exc}."))
-        else:
-            answer.tell()  # once, however many pieces came: what arrives together goes on together
+        answer.tell()  # once, however many pieces came: what arrives together goes on together
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""

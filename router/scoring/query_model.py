@@ -85,6 +85,12 @@ class QueryFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     spread: Annotated[float, Meta(ge=0, le=1e3)]
 
 
+def _squares(rows: Matrix) -> Matrix:
+    """Each row's squared length."""
+    squares: Matrix = np.add.reduce(rows * rows, 1)
+    return squares
+
+
 class Standard:
     """Features minus their mean over their deviation, cut, and scaled so that a whole row has about length 1."""
 
@@ -97,7 +103,8 @@ class Standard:
     def __call__(self, features: Matrix) -> Matrix:
         standard: Matrix = features - self._means
         standard *= self._factors
-        return standard.clip(-self._limit, self._limit, out=standard)
+        np.minimum(standard, self._limit, out=standard)
+        return np.maximum(standard, -self._limit, out=standard)
 
 
 class Words:
@@ -113,13 +120,11 @@ class Words:
     def vectors(self, readings: Sequence[Reading]) -> Matrix:
         """The sum over a prompt's different words, scaled to length 1: [prompts, width]."""
         unknown = len(self._rows)
-        sums = np.array(
-            [
-                self._vectors[[self._rows.get(word, unknown) for word in {*reading.tokens, ""}]].sum(0)
-                for reading in readings
-            ]
-        )
-        lengths = np.sqrt(np.einsum("ij,ij->i", sums, sums))[:, None]
+        sums = np.empty((len(readings), self.width), np.float32)
+        for place, reading in zip(sums, readings, strict=True):
+            rows = [self._rows.get(word, unknown) for word in {*reading.tokens, ""}]
+            np.add.reduce(self._vectors.take(rows, 0), out=place)
+        lengths = np.sqrt(_squares(sums))[:, None]
         vectors: Matrix = sums / np.maximum(lengths, np.float32(1e-6))
         return vectors
 
@@ -144,7 +149,7 @@ class Kernel:
         """One output a row."""
         exponents = rows @ self._transposed
         exponents -= self._squares
-        exponents -= self._gamma * np.einsum("ij,ij->i", rows, rows)[:, None]
+        exponents -= self._gamma * _squares(rows)[:, None]
         outputs: Matrix = np.exp(exponents, out=exponents) @ self._weights
         return outputs
 
@@ -161,22 +166,22 @@ class Trees:
         split = file.features.read(f"{name}.features", count, width - 1)
         if split.size and not 0 <= split.min() <= split.max() < features:
             raise ValueError(f"{name}.features: names a feature outside 0 to {features - 1}")
-        self._features = split.astype(np.intp).ravel()
-        self._thresholds = file.thresholds.read(f"{name}.thresholds", count, width - 1).ravel()
-        self._leaves = leaves.ravel()
-        self._depth = width.bit_length() - 1
-        self._roots = np.arange(count) * (width - 1)
-        self._first_leaves = np.arange(count) * width - (width - 1)
+        thresholds = file.thresholds.read(f"{name}.thresholds", count, width - 1)
+        depth = width.bit_length() - 1
+        # level by level, the roots first; inside a level tree by tree
+        self._levels = [slice(count * (2**level - 1), count * (2 ** (level + 1) - 1)) for level in range(depth)]
+        inside = [slice(2**level - 1, 2 ** (level + 1) - 1) for level in range(depth)]
+        self._features = np.concatenate([split.astype(np.intp)[:, nodes].ravel() for nodes in inside])
+        self._thresholds = np.concatenate([thresholds[:, nodes].ravel() for nodes in inside])
+        self._leaves = leaves.reshape(1, -1)
 
     def __call__(self, features: Matrix) -> Matrix:
         """One output a row."""
-        rows = np.arange(len(features))[:, None]
-        node = np.zeros((len(features), len(self._roots)), np.intp)
-        for _ in range(self._depth):
-            place = node + self._roots
-            right = features[rows, self._features[place]] > self._thresholds[place]
-            node = 2 * node + 1 + right
-        outputs: Matrix = self._leaves[node + self._first_leaves].sum(1)
+        right = features.take(self._features, 1) > self._thresholds
+        values = self._leaves
+        for level in reversed(self._levels):  # of each two neighbours the one that their node chooses
+            values = np.where(right[:, level], values[:, 1::2], values[:, ::2])
+        outputs: Matrix = np.add.reduce(values, 1)
         return outputs
 
 
@@ -193,7 +198,7 @@ class Stage:
 
     def place(self, standard: Matrix, vectors: Matrix) -> Matrix:
         """What the kernel machine sees [n, features + width]; 0 is the average."""
-        placed: Matrix = np.hstack([standard, vectors - self._meaning])
+        placed: Matrix = np.concatenate((standard, vectors - self._meaning), 1)
         return placed
 
     def logits(self, placed: Matrix, trees: Matrix) -> Matrix:

@@ -107,6 +107,35 @@ async def test_a_hang_up_cancels_the_work_which_may_clean_up_first() -> None:
     assert cleaned == [True]
 
 
+async def test_a_hang_up_as_the_work_ends_comes_too_late() -> None:
+    line = Line()
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
+
+    async def work() -> str:
+        await asyncio.sleep(0)
+        line.hung_up.set()  # seen one turn of the loop later
+        return "done"
+
+    assert await until_hang_up(line.receive, work()) == "done"
+    await asyncio.sleep(0.001)
+    assert complaints == []
+    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+
+
+async def test_only_a_hang_up_is_one() -> None:
+    messages = ["http.request", "http.request", "http.disconnect"]
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.001 if len(messages) == 2 else 0)
+        return {"type": messages.pop(0)}
+
+    async with asyncio.timeout(5):
+        with pytest.raises(HangUpError):
+            await until_hang_up(receive, asyncio.sleep(60))
+    assert messages == []
+
+
 async def test_the_drain_limit_cuts_the_work() -> None:
     drain = Drain()
 
