@@ -22,11 +22,11 @@ from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import ASGIApp, Receive, Send
 
 T = TypeVar("T")
+_BACKLOG: Final = 2048
 _logger = logging.getLogger(__name__)
 _TICK_S = 0.02
 _CUT_S = 1.0
 _YOUNG_OBJECTS: Final = 20_000
-_BACKLOG: Final = 2048
 
 
 class CutError(Exception):
