@@ -21,11 +21,11 @@ import uvicorn
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 T = TypeVar("T")
+_BACKLOG: Final = 2048
 _logger = logging.getLogger(__name__)
 _TICK_S = 0.02
 _CUT_S = 1.0
 _YOUNG_OBJECTS: Final = 20_000
-_BACKLOG: Final = 2048
 _STREAM_HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),

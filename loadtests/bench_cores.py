@@ -123,8 +123,8 @@ def _pin(process: psutil.Process, core: int) -> None:
 
 
 @click.command()
-@click.option("--rounds", default=7, show_default=True, help="Turns of each router.")
-@click.option("--requests", default=6000, show_default=True, help="How many a turn.")
+@click.option("--rounds", default=15, show_default=True, help="Turns of each router.")
+@click.option("--requests", default=3000, show_default=True, help="How many a turn.")
 def main(rounds: int, requests: int) -> None:
     """What two processes cost and bring beside one."""
     sys.exit(report("cores", measure(rounds, requests)))

@@ -1,9 +1,9 @@
 """
 Thousands of streams open at the same time, through one router on one core: each complete, its own, in bounded memory.
 
-The upstream sends every stream a token a second, so that all of them are open together; a client reads each event as it
-comes. Memory is the router's resident set before the first stream, at its highest, and after the last; then all is done
-once more, which must not need more.
+The upstream sends every stream a token every two seconds, so that all of them are open together; a client reads each
+event as it comes. Memory is the router's resident set before the first stream, at its highest, and after the last; then
+all is done once more, which must not need more.
 """
 
 import asyncio
@@ -220,8 +220,8 @@ def _rows(waves: Sequence[Wave], count: int) -> list[Row]:
 
 @click.command()
 @click.option("--streams", default=2000, show_default=True, help="How many at the same time.")
-@click.option("--tokens", default=20, show_default=True, help="Tokens of each.")
-@click.option("--every-s", default=1.0, show_default=True, help="Seconds from one token to the next.")
+@click.option("--tokens", default=30, show_default=True, help="Tokens of each.")
+@click.option("--every-s", default=2.0, show_default=True, help="Seconds from one token to the next.")
 def main(streams: int, tokens: int, every_s: float) -> None:
     """Open streams on one core."""
     core = min(os.sched_getaffinity(0))

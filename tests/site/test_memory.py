@@ -5,9 +5,11 @@ from pathlib import Path
 from loadtests.bench_streams import MOST_KB, measure
 from loadtests.cores.servers import running_router, running_upstream
 from loadtests.cores.upstream import Pace
-from loadtests.prove_memory import BAR, Plan, look_at_tiers, prove, sections
+from loadtests.prove_memory import Plan, look_at_tiers, prove, sections
 
 TOKENS = 8
+MOST_LEFT_BYTES = 400
+"""What a request may leave behind on average; some 15 were seen, and one record of the log would be more."""
 
 
 def test_open_streams_are_exact_and_small() -> None:
@@ -28,4 +30,5 @@ def test_memory_stays_when_what_is_bounded_is_full(tmp_path: Path) -> None:
 
     assert held["memory"].evictions > held["memory"].entries
     assert held["disk"].writes + held["disk"].dropped == held["memory"].writes == 6_000
-    assert last.resident_bytes <= BAR * filled.resident_bytes
+    growth = last.resident_bytes - filled.resident_bytes
+    assert growth <= MOST_LEFT_BYTES * (last.requests - filled.requests)
