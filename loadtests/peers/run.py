@@ -76,9 +76,9 @@ def _play_case(arena: Arena, case: Case, results: Results, *, repeats: int, turn
         trial.run(running, partial(arena.play, case, running, first=warm_up, for_s=_WARM_UP_S))
     before = {one.contestant.name: trial.run(one, one.counters) for one in arena.members(case)}
     for repeat in range(repeats):
-        first = arena.take_numbers()
+        first = warm_up if case.repeated else arena.take_numbers()
         for running in _rotate(arena.members(case), repeat):
-            turn = trial.run(running, partial(arena.play, case, running, first=first, for_s=turn_s))
+            turn = trial.run(running, partial(arena.play, case, running, first=first, for_s=turn_s * case.longer))
             if turn is not None:
                 results.turns[case.name, running.contestant.name].append(turn)
                 say(f"  {repeat + 1}/{repeats} {running.contestant.name:<28} {_describe(case, turn)}")
