@@ -55,7 +55,7 @@ def _leave(results: Results, text: str) -> None:
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--only", multiple=True, type=click.Choice(sorted(_SLUGS)), help="Beside this router; may be repeated.")
 @click.option("--cases", multiple=True, type=click.Choice(NAMES), help="Default: all; may be repeated.")
-@click.option("--repeats", default=5, type=click.IntRange(1, 100), help="Turns of each contestant in each case.")
+@click.option("--repeats", default=5, type=click.IntRange(1, 50), help="Turns of each contestant in each case.")
 @click.option("--turn-s", default=2, type=click.IntRange(1, 60), help="How long a turn is.")
 def main(only: tuple[str, ...], cases: tuple[str, ...], repeats: int, turn_s: int) -> None:
     """Measure this router beside its peers.

@@ -30,6 +30,8 @@ class Case:
     connections: int = 32
     stream: bool = False
     least_characters: int = 0
+    longer: int = 1
+    """So many times as long as others a turn has to be, since so much is under way when it ends."""
     repeated: bool = False
     """One body again and again, so that an exact cache answers it; else all differ."""
 
@@ -52,7 +54,12 @@ DISPATCH: Final = Case(
 )
 HIT: Final = Case("hit", "Exact cache hit, 32 connections", (ROUTER, BARE), repeated=True)
 STREAM: Final = Case(
-    "sse", f"Streams of {CHUNKS} chunks, 256 connections", (ROUTER, LEAN_ROUTER, *_PEERS), connections=256, stream=True
+    "sse",
+    f"Streams of {CHUNKS} chunks, 256 connections",
+    (ROUTER, LEAN_ROUTER, *_PEERS),
+    connections=256,
+    stream=True,
+    longer=2,
 )
 LONG: Final = Case(
     "long",
@@ -61,8 +68,10 @@ LONG: Final = Case(
     least_characters=8192,
 )
 WIDTHS: Final = tuple(
-    Case(f"c{connections}", f"{connections} connection{'s' if connections > 1 else ''}", (ROUTER, *_PEERS), connections)
-    for connections in (1, 8, 64, 512)
+    Case(
+        f"c{count}", f"{count} connection{'s' if count > 1 else ''}", (ROUTER, *_PEERS), count, longer=1 + count // 512
+    )
+    for count in (1, 8, 64, 512)
 )
 CLOSED: Final = (DISPATCH, HIT, STREAM, LONG, *WIDTHS)
 LATENCY: Final = "latency"

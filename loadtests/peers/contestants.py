@@ -11,6 +11,7 @@ from typing import Any, Final
 import yaml
 
 from deploy.demo import ROOT, SITE
+from edge.models.errors import StoreError
 from edge.models.store import Store
 from loadtests.peers.processes import ProcessError, free_port
 from loadtests.peers.upstream import CHAT_URL, MODEL
@@ -109,7 +110,7 @@ def _start_router(place: Place, changes: Mapping[str, Mapping[str, Any]]) -> Sta
     content |= {"listen": {"host": "127.0.0.1", "port": place.port}, "keys_file": str(keys), "cache": {}}
     content["scoring"] = {
         "artifact": str(SITE / content["scoring"]["artifact"]),
-        "embedding": str(Store(STORE).find("all-minilm-l6-v2-fast")),
+        "embedding": str(_find_embedding()),
     }
     lane = {"slots": _TARGET_CONNECTIONS, "backlog": 1024}
     target = {"backend": "openai", "url": place.upstream, "chat_model": MODEL, "lane": lane}
@@ -123,6 +124,13 @@ def _start_router(place: Place, changes: Mapping[str, Mapping[str, Any]]) -> Sta
         place.url + "/health/ready",
         {"Authorization": f"Bearer {key}"},
     )
+
+
+def _find_embedding() -> Path:
+    try:
+        return Store(STORE).find("all-minilm-l6-v2-fast")
+    except StoreError as exc:
+        raise ProcessError(f"{exc} `make models` brings it.") from exc
 
 
 _NGINX = """

@@ -78,8 +78,14 @@ def _run(name: str, command: Sequence[str]) -> None:
     except subprocess.TimeoutExpired as exc:
         raise InstallError(f"{name}: not installed within {_LIMIT_S} s") from exc
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise InstallError(f"{name}: {lines[-1].strip() if lines else f'status {done.returncode}'}")
+        raise InstallError(f"{name}: {_complaint(done.stderr) or f'status {done.returncode}'}")
+
+
+def _complaint(said: str) -> str:
+    """The installer's first error, else the last that it said."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith("error")]
+    return [*errors, *reversed(lines), ""][0]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

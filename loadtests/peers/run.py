@@ -26,6 +26,8 @@ _LATENCY_SECONDS: Final = 2
 _STREAM_SECONDS: Final = 3
 Say = Callable[[str], None]
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(slots=True)
@@ -41,13 +43,6 @@ class Results:
     def per_s(self, case: Case, name: str) -> list[float]:
         """Requests or chunks a second of every repeat."""
         return [turn.per_s * case.units for turn in self.turns.get((case.name, name), [])]
-
-    def forget(self, name: str) -> None:
-        """Turns of one that died would not match the others' repeats."""
-        for key in [key for key in self.turns if key[1] == name]:
-            del self.turns[key]
-        for timings in (self.whole, self.streams):
-            timings.pop(name, None)
 
 
 def play(arena: Arena, names: Sequence[str], *, repeats: int, turn_s: int, say: Say) -> Results:
@@ -70,18 +65,20 @@ def play(arena: Arena, names: Sequence[str], *, repeats: int, turn_s: int, say: 
 
 def _play_case(arena: Arena, case: Case, results: Results, *, repeats: int, turn_s: int, say: Say) -> None:
     arena.prepare(case)
-    trial = _Trial(arena, results, say)
+    trial = _Trial(arena, say)
     warm_up = arena.take_numbers()
     for running in arena.members(case):
         trial.run(running, partial(arena.play, case, running, first=warm_up, for_s=_WARM_UP_S))
     before = {one.contestant.name: trial.run(one, one.counters) for one in arena.members(case)}
     for repeat in range(repeats):
-        first = arena.take_numbers()
+        first = warm_up if case.repeated else arena.take_numbers()
         for running in _rotate(arena.members(case), repeat):
-            turn = trial.run(running, partial(arena.play, case, running, first=first, for_s=turn_s))
+            turn = trial.run(running, partial(arena.play, case, running, first=first, for_s=turn_s * case.longer))
             if turn is not None:
                 results.turns[case.name, running.contestant.name].append(turn)
                 say(f"  {repeat + 1}/{repeats} {running.contestant.name:<28} {_describe(case, turn)}")
+    for contestant in case.contestants:
+        _keep_whole(results.turns, (case.name, contestant.name), repeats)
     for one in arena.members(case):
         earlier, later = before.get(one.contestant.name), trial.run(one, one.counters)
         if one.contestant.is_router and earlier is not None and later is not None:
@@ -94,7 +91,7 @@ def _describe(case: Case, turn: Turn) -> str:
 
 
 def _play_latency(arena: Arena, results: Results, *, repeats: int, say: Say) -> None:
-    trial = _Trial(arena, results, say)
+    trial = _Trial(arena, say)
     parts = (
         (results.whole, make_bodies(_BODIES), RATE, _LATENCY_SECONDS),
         (results.streams, make_bodies(_BODIES, stream=True), STREAM_RATE, _STREAM_SECONDS),
@@ -110,6 +107,15 @@ def _play_latency(arena: Arena, results: Results, *, repeats: int, say: Say) -> 
                 if timing is not None:
                     timings[running.contestant.name].append(timing)
         say(f"  {repeat + 1}/{repeats}")
+    for contestant in OPEN_CONTESTANTS:
+        for timings in (results.whole, results.streams):
+            _keep_whole(timings, contestant.name, repeats)
+
+
+def _keep_whole(series: dict[K, list[V]], key: K, repeats: int) -> None:
+    """The repeats of one that died in their midst do not match those of the others."""
+    if len(series.get(key, ())) < repeats:
+        series.pop(key, None)
 
 
 def _rotate(members: Sequence[Running], by: int) -> list[Running]:
@@ -123,7 +129,6 @@ class _Trial:
     """A contestant that dies is named, and the others go on."""
 
     arena: Arena
-    results: Results
     say: Say
 
     def run(self, running: Running, turn: Callable[[], T]) -> T | None:
@@ -137,7 +142,6 @@ class _Trial:
             self.arena.upstream.check()
             name, reason = running.contestant.name, _reason(running, exc)
             self.arena.drop(name, reason)
-            self.results.forget(name)
             self.say(f"  {name} takes no further part: {reason}")
             return None
 

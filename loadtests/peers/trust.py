@@ -7,7 +7,8 @@ from typing import Final
 from loadtests.bench import Row
 from loadtests.peers.cases import DISPATCH, HIT
 from loadtests.peers.comparison import Spread
-from loadtests.peers.contestants import ROUTER
+from loadtests.peers.contestants import ROUTER, SEMANTIC_ROUTER
+from loadtests.peers.counters import Counters
 from loadtests.peers.latency import percentile_ms
 from loadtests.peers.run import Results
 
@@ -41,13 +42,13 @@ def _errors(results: Results) -> Iterator[Row]:
 def _caches(results: Results) -> Iterator[Row]:
     distinct = {key: found for key, found in results.counters.items() if key[0] != HIT.name}
     if distinct:
-        hits = sum(found.hits for found in distinct.values())
-        yield Row("distinct bodies: hits in this router's caches", str(hits), "0", hits == 0)
+        hits = [f"{name}, {case}: {count}" for (case, name), found in distinct.items() if (count := _hits(name, found))]
+        yield Row("distinct bodies: hits in this router's caches", "; ".join(hits) or "0", "0", not hits)
     for (case, name), found in distinct.items():
         if case == DISPATCH.name and found.requests:
-            share, trials = found.embedded / found.requests, found.trials / found.requests
-            text = f"{share:.1%} embedded in full, {trials:.1%} on trial"
-            yield Row(f"distinct bodies: prompts at {name}", text, "-", holds=True)
+            asked, late, tried = (n / found.requests for n in (found.embedded, found.not_had, found.trials))
+            text = f"{asked:.2f} ({late:.2f} not had in time), {tried:.2f}"
+            yield Row(f"full embeddings and trials a request: {name}", text, "-", holds=True)
     dispatched = {key: turns for key, turns in results.turns.items() if key[0] != HIT.name}
     if dispatched:
         short = {
@@ -58,6 +59,11 @@ def _caches(results: Results) -> Iterator[Row]:
     if repeated := results.turns.get((HIT.name, ROUTER.name)):
         count = sum(turn.asked for turn in repeated)
         yield Row("one body again and again: asked of the upstream", str(count), "0", count == 0)
+
+
+def _hits(name: str, found: Counters) -> int:
+    """With the semantic cache a request's own vector, made for the score, is found there a moment later."""
+    return found.answer_hits + (0 if name == SEMANTIC_ROUTER.name else found.vector_hits)
 
 
 def _cores(results: Results) -> Iterator[Row]:
