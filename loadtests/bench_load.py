@@ -47,6 +47,7 @@ _CLOSED_S, FILL_S = 6.0, 1.5
 """A turn of the closed loop, and its beginning, which is not counted: its users start together."""
 _CLOSED_ROUNDS = 3
 _SEED = 4_001
+_ARMS = "arm"
 _HEADS = ("", "answers/s", "p50 ms", "p99 ms", "mean ms", "first token ms", "right", "to the cloud")
 
 
@@ -111,8 +112,9 @@ def list_rows(arms: Sequence[Arm], rate: float) -> Iterator[Row]:
     """Every arm's figures, then the bars."""
     routed, fixed = arms[-1], arms[:-1]
     yield Row("questions, and the rate at which they came", f"{len(routed.table)} at {rate:.2f}/s", "-", holds=True)
+    yield Row(_ARMS, "; ".join(_HEADS[1:]), "-", holds=True)
     for arm in arms:
-        yield Row(f"{arm.name}: {'; '.join(_HEADS[1:])}", "; ".join(list_cells(arm)[1:]), "-", holds=True)
+        yield Row(arm.name, "; ".join(list_cells(arm)[1:]), "-", holds=True)
     lost = sum(int((~arm.table.answered).sum()) for arm in arms)
     yield Row("unanswered", f"{lost}", "0", lost == 0)
     degraded = sum(int((arm.table.degraded != "").sum()) for arm in arms)
@@ -146,7 +148,7 @@ def list_cells(arm: Arm) -> list[str]:
 def write_table(arms: Sequence[Arm], rows: Sequence[Row], facts: Sequence[str]) -> str:
     """Everything as Markdown."""
     lines = [_HEADS, ["---"] * len(_HEADS), *(list_cells(arm) for arm in arms)]
-    judged = [f"- {row.name}: {row.value}{_verdict(row)}" for row in rows if row.name.split(":")[0] not in SHARES]
+    judged = [f"- {row.name}: {row.value}{_verdict(row)}" for row in rows if row.name not in {_ARMS, *SHARES}]
     return "\n".join([*facts, "", *(f"| {' | '.join(cells)} |" for cells in lines), "", *judged, ""])
 
 
