@@ -160,7 +160,8 @@ def test_a_stop_lets_streams_of_both_end(upstream: int, tmp_path: Path) -> None:
 def test_none_outlives_the_parent(upstream: int, tmp_path: Path) -> None:
     path, _, port = configure(tmp_path, upstream, processes=2)
     command = [sys.executable, "-m", "router", "serve", "--config", str(path)]
-    parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    scratch = {**os.environ, "TMPDIR": str(tmp_path)}  # what a killed parent leaves there goes with the test
+    parent = subprocess.Popen(command, cwd=ROOT, env=scratch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: len(psutil.Process(parent.pid).children()) == 2, 30, "both processes run")
     children = psutil.Process(parent.pid).children()
     wait_for(lambda: is_up(f"http://127.0.0.1:{port}"), 30, "both are ready")
