@@ -87,7 +87,7 @@ def _play_case(arena: Arena, case: Case, results: Results, *, repeats: int, turn
 
 def _describe(case: Case, turn: Turn) -> str:
     text = f"{turn.per_s * case.units:>10,.0f} {case.unit}, {turn.us:,.0f} µs of the core"
-    return text if not turn.load.errors.all else f"{text}, {turn.load.errors.all} ERRORS"
+    return text if not turn.load.errors.all else f"{text}, ERRORS {turn.load.errors}"
 
 
 def _play_latency(arena: Arena, results: Results, *, repeats: int, say: Say) -> None:

@@ -1,7 +1,7 @@
 """Whether a run's figures may be believed: no errors, no caches, the server's core the limit, the load in time."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from loadtests.bench import Row
@@ -32,8 +32,8 @@ def judge_trust(results: Results) -> Iterator[Row]:
 
 def _errors(results: Results) -> Iterator[Row]:
     if results.turns:
-        errors = sum(turn.load.errors.all for turns in results.turns.values() for turn in turns)
-        yield Row("closed load: errors", str(errors), "0", errors == 0)
+        errors = {key: sum(turn.load.errors.all for turn in turns) for key, turns in results.turns.items()}
+        yield Row("closed load: errors", _list_counts(errors), "0", not any(errors.values()))
     if results.whole or results.streams:
         failed = sum(one.failed for part in (results.whole, results.streams) for some in part.values() for one in some)
         yield Row("open load: errors", str(failed), "0", failed == 0)
@@ -42,8 +42,8 @@ def _errors(results: Results) -> Iterator[Row]:
 def _caches(results: Results) -> Iterator[Row]:
     distinct = {key: found for key, found in results.counters.items() if key[0] != HIT.name}
     if distinct:
-        hits = [f"{name}, {case}: {count}" for (case, name), found in distinct.items() if (count := _hits(name, found))]
-        yield Row("distinct bodies: hits in this router's caches", "; ".join(hits) or "0", "0", not hits)
+        hits = {(case, name): _hits(name, found) for (case, name), found in distinct.items()}
+        yield Row("distinct bodies: hits in this router's caches", _list_counts(hits), "0", not any(hits.values()))
     for (case, name), found in distinct.items():
         if case == DISPATCH.name and found.requests:
             asked, late, tried = (n / found.requests for n in (found.embedded, found.not_had, found.trials))
@@ -59,6 +59,11 @@ def _caches(results: Results) -> Iterator[Row]:
     if repeated := results.turns.get((HIT.name, ROUTER.name)):
         count = sum(turn.asked for turn in repeated)
         yield Row("one body again and again: asked of the upstream", str(count), "0", count == 0)
+
+
+def _list_counts(counts: Mapping[tuple[str, str], int]) -> str:
+    """Where they are not zero."""
+    return "; ".join(f"{name}, {case}: {count}" for (case, name), count in counts.items() if count) or "0"
 
 
 def _hits(name: str, found: Counters) -> int:

@@ -30,6 +30,10 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True):
         """Of every kind."""
         return self.connect + self.read + self.write + self.status + self.timeout
 
+    def __str__(self) -> str:
+        """Those that there were."""
+        return ", ".join(f"{name}: {count}" for name, count in msgspec.structs.asdict(self).items() if count)
+
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """What wrk saw: answers, microseconds in all, bytes, and percentiles of the answers' times."""
