@@ -5,12 +5,13 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from router.telemetry import Telemetry
 
@@ -18,6 +19,10 @@ _logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Work = Callable[[Sequence[Item]], Sequence[Result]]
+_MEMORY: Final = 0.2
+"""What the last batch weighs in the pace."""
+_WORTH: Final = 0.5
+"""The part of the patience up to which an item may expect to wait."""
 
 
 class BusyError(Exception):
@@ -72,7 +77,8 @@ class BatchThreads:
     """`async with BatchThreads(...) as threads: result = await threads.run(work, item)`, from one event loop.
 
     No item waits for company: what gathered while a thread was busy is its next batch. Each batch is told to the event
-    loop in one call, since waking it costs more than most results.
+    loop in one call, since waking it costs more than most results. An item that would come too late by the pace of the
+    last ones is refused at once: its owner would have waited, and the threads have worked, for nothing.
     """
 
     def __init__(self, name: str, *, threads: int, most: int, waiting: int, patience_s: float, nice: int = 0) -> None:
@@ -90,6 +96,7 @@ class BatchThreads:
         self._patience_s = patience_s
         self._most_waiting = waiting
         self._waiting = 0
+        self._pace_s = 0.0
         self._jobs: SimpleQueue[_Job[Any, Any] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(threads)
@@ -111,10 +118,12 @@ class BatchThreads:
         """The item's result; `work` gives one an item, in order. What `work` raises is raised to every item's owner.
 
         Raises:
-            BusyError: too many items wait; nothing was done.
+            BusyError: too many items wait for this one to come in time; nothing was done.
             LateError: no result within `patience_s`.
         """
-        if self._waiting >= self._most_waiting:
+        expected_s = (self._waiting + 1) * self._pace_s / len(self._threads)
+        # one alone is always tried, or a slow moment would never end
+        if self._waiting and (self._waiting >= self._most_waiting or expected_s > _WORTH * self._patience_s):
             raise BusyError
         outcome: asyncio.Future[Result] = self._loop.create_future()
         # a timer of our own: asyncio.timeout costs several times as much
@@ -153,12 +162,16 @@ class BatchThreads:
     def _finish(self, work: Work[Any, Any], jobs: list[_Job[Any, Any]]) -> None:
         if not jobs:
             return
+        began = time.monotonic()
         try:
             results = list(zip(jobs, work([job.item for job in jobs]), strict=True))
         except Exception as exc:  # noqa: BLE001 - whoever waits for the results gets it
             self._loop.call_soon_threadsafe(_fail, jobs, exc)
         else:
             self._loop.call_soon_threadsafe(_deliver, results)
+        # by the clock and not by the processor: a thread that gives way is slower
+        took_s = (time.monotonic() - began) / len(jobs)
+        self._pace_s += (_MEMORY if self._pace_s else 1.0) * (took_s - self._pace_s)
 
 
 def _deliver(results: list[tuple[_Job[Any, Any], Any]]) -> None:

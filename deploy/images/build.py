@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 from deploy.images.parts import BUILD_LOCK, CONSTRAINTS, LOCAL_BASE, ROOT, WHEELHOUSE, ImageError, Part, run
@@ -48,7 +49,23 @@ def fill_wheelhouse(lock: str, *, architecture: str = "amd64", folder: Path = WH
         if not (place / wheel.name).exists():
             _adopt(wheel, place, folder)
     shutil.rmtree(shelf)
+    _stamp(lock, architecture, folder).write_text(_lock_digest(lock))
     return place
+
+
+def is_filled(lock: str, *, architecture: str = "amd64", folder: Path = WHEELHOUSE) -> bool:
+    """Whether a wheelhouse holds what its lock names now."""
+    stamp = _stamp(lock, architecture, folder)
+    return stamp.exists() and stamp.read_text() == _lock_digest(lock)
+
+
+def _stamp(lock: str, architecture: str, folder: Path) -> Path:
+    # beside the wheels, not among them: they are copied into a layer
+    return folder / f".{lock}.{architecture}"
+
+
+def _lock_digest(lock: str) -> str:
+    return sha256((CONSTRAINTS / f"{lock}.txt").read_bytes()).hexdigest()
 
 
 def _adopt(wheel: Path, place: Path, folder: Path) -> None:
@@ -64,10 +81,13 @@ def build_image(part: Part, *, version: str, base: str = LOCAL_BASE, registry: s
     """Build a part's image for this machine's architecture; returns its name.
 
     Raises:
-        ImageError: the engine failed.
+        ImageError: the engine failed, or the wheelhouse is not that of the lock.
     """
-    for lock in (part.lock, BUILD_LOCK):  # an empty one makes pip ask its index
-        (WHEELHOUSE / lock).mkdir(parents=True, exist_ok=True)
+    for lock in (part.lock, BUILD_LOCK):
+        place = WHEELHOUSE / lock
+        place.mkdir(parents=True, exist_ok=True)  # an empty one makes pip ask its index
+        if any(place.iterdir()) and not is_filled(lock):
+            raise ImageError(f"{place}: holds the wheels of another {lock}.txt; run `make wheelhouse`")
     name = part.image(version, registry)
     options = build_options(part, version=version, base=base)
     run(["docker", "build", "-q", "-t", name, *options, "."], limit_s=_LIMIT_S, env=_engine())

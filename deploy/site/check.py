@@ -20,7 +20,7 @@ from cloud.config import ConfigError as TritonConfigError
 from cloud.config import TritonConfig
 from cloud.config import load_config as load_triton
 from deploy.site.certificates import CertificateFiles, find_certificate_faults
-from deploy.site.compose import PORTS, Compose, Service
+from deploy.site.compose import ENDPOINT_LABEL, PORTS, Compose, Service
 from deploy.site.errors import SiteError
 from deploy.site.scaffold import CLOUD_EXAMPLE, valkey_user
 from deploy.site.upgrade import QUESTIONS, read_questions
@@ -131,6 +131,8 @@ def _find_open_ports(site: Site) -> Iterator[str]:
     file = site.folder / "compose.yaml"
     taken: dict[tuple[str, int], str] = {}
     for service in site.services.values():
+        if service.in_host_network and not (service.part == "router" and service.ports):
+            yield f"{file}: {service.name} is in the host's network; only a router may be, labelled {ENDPOINT_LABEL}"
         for port in service.ports:
             at = (port.address, port.published)
             if at in taken:
@@ -162,8 +164,10 @@ def _find_config_faults(site: Site) -> Iterator[str]:
 def _check_router(path: Path, service: Service) -> Iterator[str]:
     config = load_config(path)
     create_app(config, Drain())
-    if (config.listen.host, config.listen.port) != ("0.0.0.0", PORTS["router"]):  # noqa: S104 - inside its container
-        yield f"{path}: listen must be 0.0.0.0:{PORTS['router']} in a container; compose.yaml says who reaches it"
+    if (config.listen.host, config.listen.port) != service.listens:
+        host, port = service.listens
+        where = ".env" if service.in_host_network else "compose.yaml"
+        yield f"{path}: listen must be {host}:{port}; {where} says who reaches it"
     for name, target in config.targets.items():
         if isinstance(target, TritonTarget) and target.tls is not None:
             files = CertificateFiles(target.tls.ca_file, target.tls.certificate_file, target.tls.key_file)
@@ -224,7 +228,7 @@ def _target_faults(site: Site, router: Service, config: RouterConfig, name: str)
         if not encrypted:
             yield f": {host} is no service of this site and not encrypted; prompts would cross the network in the clear"
         return
-    if not elsewhere.networks & router.networks:
+    if not router.reaches(elsewhere):
         yield f": {router.name} and {host} share no network in compose.yaml"
     if port != expected:
         yield f": port {port}, but {host} listens on {expected}"

@@ -40,6 +40,7 @@ def site() -> None:
 @click.option("--cloud", metavar="HOST:PORT", help="The cloud's gRPC, for edge-site and regional.")
 @click.option("--authority", type=_FOLDER, help="Folder of who signs certificates; made if there is none.")
 @click.option("--host", "hosts", multiple=True, help="Name or address that edge sites reach a cloud-site by; repeat.")
+@click.option("--host-network", is_flag=True, help="The router in the host's own network (edge-site).")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any line of .env; repeat.")
 def new(
     folder: Path,
@@ -51,6 +52,8 @@ def new(
     authority: Path | None,
     hosts: tuple[str, ...],
     settings: tuple[str, ...],
+    *,
+    host_network: bool,
 ) -> None:
     """Write a site's folder from a few answers, with fresh secrets; asks for what no option gives.
 
@@ -65,7 +68,7 @@ def new(
 
     given = {"ENDPOINT_ADDRESS": address, "ENDPOINT_PORT": str(port), "MODELS": str(models)}
     given |= dict(_split(setting) for setting in settings)
-    answers = Answers(Kind(kind), folder.name, given, cloud, authority, hosts)
+    answers = Answers(Kind(kind), folder.name, given, cloud, authority, hosts, host_network=host_network)
     key = _or_exit(lambda: scaffold(folder, answers))
     click.echo(f"{folder}: written. `hybrid site check {folder.name}`, then `hybrid site up {folder.name}`.", err=True)
     click.echo("The API key of its first client, who is an operator; it is kept nowhere:", err=True)

@@ -13,6 +13,8 @@ from deploy.site.errors import SiteError
 
 PORTS = {"router": 8080, "edge": 8081, "cloud": 8000}
 """Where each part listens in its container, and the images' health checks look."""
+ENDPOINT_LABEL = "hybrid.endpoint"
+"""ADDRESS:PORT of an endpoint in the host's own network, which publishes nothing."""
 _CONFIG_S = 60.0
 _UP_S = 600.0
 _PROFILES = "COMPOSE_PROFILES="
@@ -45,6 +47,31 @@ class Service:
         """`router`, `edge` or `cloud`, if it is one of ours."""
         name = self.image.rpartition("/")[2].partition(":")[0].partition("@")[0].removesuffix("-gpu")
         return name.removeprefix("hybrid-") if name in {"hybrid-router", "hybrid-edge", "hybrid-cloud"} else None
+
+    @property
+    def in_host_network(self) -> bool:
+        """Whether it has no network of its own; its ports are then what its label `hybrid.endpoint` says."""
+        return bool(self.settings.get("network_mode") == "host")
+
+    @property
+    def listens(self) -> tuple[str, int]:
+        """Address and port that a part of ours listens on, inside its container."""
+        if self.in_host_network and self.ports:
+            return self.ports[0].address, self.ports[0].published
+        return "0.0.0.0", PORTS[self.part or ""]  # noqa: S104 - inside its container
+
+    def reaches(self, other: "Service") -> bool:
+        """Whether it finds another service by name."""
+        if not self.in_host_network:
+            return not self.networks.isdisjoint(other.networks)
+        fixed = {(network or {}).get("ipv4_address") for network in other.attached.values()}
+        return _pairs(self.settings.get("extra_hosts", {})).get(other.name) in fixed - {None}
+
+    @property
+    def attached(self) -> dict[str, dict[str, str] | None]:
+        """Its networks, with what it asks of each."""
+        said = self.settings.get("networks") or {}
+        return said if isinstance(said, dict) else dict.fromkeys(said)
 
     def on_host(self, path: PurePosixPath) -> Path | None:
         """Where a file of the container is on this host; None if it is not mounted, or in a volume."""
@@ -172,7 +199,7 @@ def _read(name: str, settings: dict[str, Any], secrets: dict[str, Path]) -> Serv
     return Service(
         name,
         settings["image"],
-        tuple(map(_port, settings.get("ports", []))),
+        tuple(_ports(settings)),
         mounts,
         frozenset(settings.get("networks") or ["default"]),
         settings,
@@ -186,6 +213,17 @@ def _mounts(settings: dict[str, Any]) -> Iterator[tuple[PurePosixPath, Path | No
             yield PurePosixPath(target), Path(source) if source.startswith("/") else None
         else:
             yield PurePosixPath(volume["target"]), Path(volume["source"]) if volume["type"] == "bind" else None
+
+
+def _ports(settings: dict[str, Any]) -> Iterator[Port]:
+    yield from map(_port, settings.get("ports", []))
+    if settings.get("network_mode") == "host" and (at := _pairs(settings.get("labels", {})).get(ENDPOINT_LABEL)):
+        yield _port(f"{at}:{PORTS['router']}")
+
+
+def _pairs(said: dict[str, str] | list[str]) -> dict[str, str]:
+    """1.29 prints a mapping, v2 a list of NAME=VALUE."""
+    return said if isinstance(said, dict) else dict(pair.split("=", 1) for pair in said)
 
 
 def _port(port: str | dict[str, Any]) -> Port:

@@ -15,6 +15,7 @@ from router.admission import digest, new_key
 
 SITES = Path(__file__).parents[1] / "sites"
 OBSERVABILITY = Path(__file__).parents[1] / "observability"
+HOST_COMPOSE = "compose.host.yaml"
 CLOUD_EXAMPLE = "cloud.example:8001"
 
 
@@ -52,6 +53,8 @@ class Answers:
     authority: Path | None = None
     hosts: tuple[str, ...] = ()
     days: int = 365
+    host_network: bool = False
+    """Whether the endpoint is in the host's own network."""
 
 
 def scaffold(folder: Path, answers: Answers) -> str:
@@ -66,6 +69,8 @@ def scaffold(folder: Path, answers: Answers) -> str:
         raise SiteError(f"a site of kind {answers.kind} needs --authority, the folder of who signs its certificate")
     if answers.kind in {Kind.EDGE_SITE, Kind.REGIONAL} and answers.cloud is None:
         raise SiteError(f"a site of kind {answers.kind} needs --cloud, the HOST:PORT of its cloud's gRPC")
+    if answers.host_network and not (SITES / answers.kind / HOST_COMPOSE).is_file():
+        raise SiteError(f"a site of kind {answers.kind} has no {HOST_COMPOSE}; --host-network is for edge-site")
     for source in _sources(answers.kind):
         write(folder / source.name, _fill(source, answers).encode())
     _copy_observability(folder)
@@ -125,6 +130,9 @@ def _fill(source: Path, answers: Answers) -> str:
     if source.name.startswith("compose"):
         text = text.replace("../common.yaml", "common.yaml").replace("../demo/", "./")
         text = text.replace("../../observability/", "./observability/")
+    if source.name == "router.yaml" and answers.host_network:
+        text = text.replace("  host: 0.0.0.0\n", f"  host: {answers.settings.get('ENDPOINT_ADDRESS', '127.0.0.1')}\n")
+        text = text.replace("  port: 8080\n", f"  port: {answers.settings.get('ENDPOINT_PORT', '8080')}\n", 1)
     return text.replace(CLOUD_EXAMPLE, answers.cloud) if answers.cloud else text
 
 
@@ -138,7 +146,8 @@ def _environment(answers: Answers) -> str:
     text = (SITES / answers.kind / ".env.example").read_text()
     text = text.replace("# Copied to .env by `hybrid site new`. Each", "# Each")
     lines = text.splitlines()
-    for name, value in answers.settings.items():
+    chosen = {"COMPOSE_FILE": HOST_COMPOSE} if answers.host_network else {}
+    for name, value in (answers.settings | chosen).items():
         place = next((at for at, line in enumerate(lines) if line.startswith(f"{name}=")), None)
         if place is None:
             lines.append(f"{name}={value}")

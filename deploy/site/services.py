@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from deploy.site.compose import PORTS, Compose
+from deploy.site.compose import Compose
 from deploy.site.errors import SiteError
 
 _ASK_S: Final = 20.0
 _LAST_LINES: Final = 3
 _ASK: Final = """
 import http.client, sys
-connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=float(sys.argv[3]))
+host, _, port = sys.argv[1].rpartition(":")
+connection = http.client.HTTPConnection(host, int(port), timeout=float(sys.argv[3]))
 body = sys.stdin.buffer.read()
 connection.request("POST" if body else "GET", sys.argv[2], body or None, {"content-type": "application/json"})
 answer = connection.getresponse()
@@ -79,8 +80,8 @@ class ComposeServices:
         container = self._find(name)
         if container is None:
             return None
-        port = str(PORTS[self.services[name].part or ""])
-        asked = ["docker", "exec", "-i", container, "python", "-c", _ASK, port, path, str(_ASK_S)]
+        host, port = self.services[name].listens
+        asked = ["docker", "exec", "-i", container, "python", "-c", _ASK, f"{host}:{port}", path, str(_ASK_S)]
         try:
             done = subprocess.run(asked, input=body or b"", capture_output=True, timeout=2 * _ASK_S, check=False)  # noqa: S603
         except subprocess.TimeoutExpired:

@@ -84,6 +84,8 @@ def merge(base: Weights, changes: Weights) -> Weights:
 def _check(changes: Path, wanted: FileDigest | None) -> None:
     try:
         found = digest_file(changes)
+    except FileNotFoundError as exc:
+        raise ExportError(f"{changes}: missing; an image has no weights: pull it outside, or install again.") from exc
     except OSError as exc:
         raise ExportError(f"{changes}: cannot be read ({exc.strerror}); install the package again.") from exc
     if found != wanted:

@@ -8,7 +8,15 @@ import pytest
 
 from deploy.site.scaffold import Answers, Kind
 from loadtests.small_disk import SmallDisk
-from tests.deploy.containers import ContainerSite, container_site, make_images, missing_engine, settings, wait_until
+from tests.deploy.containers import (
+    ContainerSite,
+    container_site,
+    docker,
+    make_images,
+    missing_engine,
+    settings,
+    wait_until,
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,6 +55,16 @@ def demo(images: None, disk: SmallDisk, tmp_path_factory: pytest.TempPathFactory
 
     with container_site(folder, Answers(Kind.DEMO, folder.name, settings()), configure) as site:
         yield site
+
+
+@pytest.fixture(scope="session")
+def nowhere(images: None) -> Iterator[str]:
+    """HOST:PORT of a cloud that is not there: this host's address on a network of the tests, where nothing listens."""
+    docker("network", "create", "hybrid-test-nowhere")
+    try:
+        yield docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "hybrid-test-nowhere") + ":9"
+    finally:
+        docker("network", "rm", "hybrid-test-nowhere")
 
 
 @pytest.fixture(scope="module")

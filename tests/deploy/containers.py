@@ -16,8 +16,8 @@ import httpx
 import yaml
 
 from deploy.images.base import PACKAGES, make_base
-from deploy.images.build import build_image, fill_wheelhouse
-from deploy.images.parts import BUILD_LOCK, WHEELHOUSE, Part
+from deploy.images.build import build_image, fill_wheelhouse, is_filled
+from deploy.images.parts import BUILD_LOCK, Part
 from deploy.site.compose import Compose
 from deploy.site.launch import start
 from deploy.site.scaffold import Answers, scaffold
@@ -58,7 +58,7 @@ def make_images() -> None:
         if "No such image" in docker("image", "inspect", name, check=False):
             make_base(name)
     for lock in (*(part.lock for part in Part), BUILD_LOCK):
-        if not list((WHEELHOUSE / lock).glob("pip-*.whl")):
+        if not is_filled(lock):
             fill_wheelhouse(lock)
     for part in Part:
         build_image(part, version="dev")

@@ -58,7 +58,7 @@ def test_the_build_context_is_source_locks_and_wheels_alone() -> None:
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
 
     assert rules[0] == "*"
-    assert {"edge/demo", "cloud/demo", "**/__pycache__"} <= set(rules)
+    assert {"edge/demo", "cloud/demo", "**/__pycache__", "edge/models/*.safetensors"} <= set(rules)
     assert not [
         rule for rule in rules if rule.startswith("!") and re.search(r"\.models|tests|\.git|secrets|\.env|sites", rule)
     ]

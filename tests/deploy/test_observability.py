@@ -359,7 +359,7 @@ def test_ports_are_those_of_the_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "deploy" / "sites").glob("*/compose*.yaml")), ids=lambda p: p.parent.name
+    "path", sorted((ROOT / "deploy" / "sites").glob("*/compose*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}"
 )
 def test_every_part_of_a_site_is_scraped(path: Path) -> None:
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())

@@ -13,12 +13,10 @@ REPLICAS = ("router-1", "router-2", "router-3")
 
 
 @pytest.fixture(scope="module")
-def region(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerSite]:
+def region(nowhere: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerSite]:
     """The site, whose cloud is not there."""
     folder = tmp_path_factory.mktemp("sites") / "hybrid-test-region"
-    answers = Answers(
-        Kind.REGIONAL, folder.name, settings(), cloud="10.231.77.2:8001", authority=folder.parent / "authority"
-    )
+    answers = Answers(Kind.REGIONAL, folder.name, settings(), cloud=nowhere, authority=folder.parent / "authority")
     with container_site(folder, answers) as site:
         wait_until(
             lambda: all(site.inspect(name)["State"]["Health"]["Status"] == "healthy" for name in REPLICAS), "3 up"
@@ -59,5 +57,5 @@ def test_a_crashed_replica_costs_no_request(region: ContainerSite) -> None:
         statuses = [one.result().status_code for one in asked]
     wait_until(lambda: region.pid("router-2") not in {0, victim}, "a new replica", limit_s=90)
 
-    assert statuses.count(200) >= 40 - 4  # at most what the dead replica was working on
+    assert statuses == [200] * 40
     assert region.ask("What is 9 plus 9?", "edge").headers["x-cache"] == "hit"

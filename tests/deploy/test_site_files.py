@@ -29,11 +29,20 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["site", *arguments])
 
 
-def make(folder: Path, kind: Kind) -> str:
+def make(folder: Path, kind: Kind, *, host_network: bool = False) -> str:
     """A site of a kind in `folder`; returns its key."""
     settings = {"MODELS": str(STORE.resolve()), "COMPOSE_FILE": "compose.yaml"}
     return scaffold(
-        folder, Answers(kind, folder.name, settings, CLOUD, folder.parent / "authority", ("cloud.example.org",))
+        folder,
+        Answers(
+            kind,
+            folder.name,
+            settings,
+            CLOUD,
+            folder.parent / "authority",
+            ("cloud.example.org",),
+            host_network=host_network,
+        ),
     )
 
 
@@ -67,6 +76,21 @@ def test_the_gpu_of_a_cloud_site_is_a_reservation_that_compose_takes(tmp_path: P
     change(".env", "^COMPOSE_FILE=.*$", "COMPOSE_FILE=compose.yaml:compose.gpu.yaml")(tmp_path / "shop")
 
     assert run("check", str(tmp_path / "shop")).exit_code == 0
+
+
+@needs_compose
+def test_an_endpoint_in_the_hosts_network_listens_where_the_environment_says(tmp_path: Path) -> None:
+    make(tmp_path / "shop", Kind.EDGE_SITE, host_network=True)
+    good = run("check", str(tmp_path / "shop"))
+    change(".env", "^ENDPOINT_PORT=.*$", "ENDPOINT_PORT=9080")(tmp_path / "shop")
+    moved = run("check", str(tmp_path / "shop"))
+    change(".env", "^ENDPOINT_PORT=.*$", "ENDPOINT_PORT=8080")(tmp_path / "shop")
+    change("compose.host.yaml", "edge:[$].*[.]2", "edge:172.31.213.9")(tmp_path / "shop")
+    lost = run("check", str(tmp_path / "shop"))
+
+    assert good.output.endswith("good.\n")
+    assert "listen must be 127.0.0.1:9080" in moved.output
+    assert "targets.site-edge: router and edge share no network" in lost.output
 
 
 def left_as_a_folder(folder: Path) -> None:
@@ -114,6 +138,11 @@ FAULTS: dict[str, tuple[Kind, Callable[[Path], None], str]] = {
         Kind.DEMO,
         change("compose.yaml", "    networks: \\[site\\]", '    networks: [site]\n    ports: ["8081:8081"]'),
         "only the endpoint should be reachable",
+    ),
+    "edge in the host's network": (
+        Kind.DEMO,
+        change("compose.yaml", r"(service: edge\}\n)    networks: \[site\]", r"\1    network_mode: host"),
+        "edge is in the host's network; only a router may be",
     ),
     "no network": (Kind.DEMO, change("compose.yaml", r"\[endpoint, site\]", "[endpoint]"), "share no network"),
     "no key": (Kind.DEMO, lambda folder: (folder / "secrets/keys.yaml").unlink(), "keys.yaml: missing"),
@@ -205,6 +234,9 @@ def test_new_refuses_what_it_cannot_make(tmp_path: Path) -> None:
     unsigned = run("new", str(tmp_path / "a"), "--kind", "cloud-site", *common)
     aimless = run("new", str(tmp_path / "b"), "--kind", "edge-site", "--authority", str(tmp_path / "c"), *common)
 
+    private = run("new", str(tmp_path / "d"), "--kind", "demo", "--host-network", *common)
+
+    assert "--host-network is for edge-site" in private.output
     assert "is not empty" in full.output
     assert "needs --authority" in unsigned.output
     assert "needs --cloud" in aimless.output
