@@ -51,6 +51,8 @@ Vectors = NDArray[np.float32]
 class Unkept:
     """Records that go nowhere: what the tiers cost is another benchmark's matter."""
 
+    deep = False
+
     def peek(self, key: bytes) -> Record | None:
         return None
 

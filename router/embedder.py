@@ -18,7 +18,7 @@ from edge.engine.settings import ConfigError
 from router.cache.embedding import EmbeddingCache, Maker, Owner, StoredVector
 from router.config import Scoring
 from router.telemetry import Telemetry
-from router.threads import BatchThreads, Misses
+from router.threads import BatchThreads, Miss, Misses
 
 _MOST_CHARACTERS: Final = 4096
 _PATIENCE_S: Final = 0.25
@@ -106,6 +106,7 @@ class Embedder:
             raise ConfigError("scoring.embedding: missing; name an embedding model's folder")
         self.embedding = load(config.embedding)
         self._cache = cache
+        self._looks_deep = cache is not None and cache.deep
         self._maker = name_maker(self.identity)
         self._threads = BatchThreads(
             "embed", threads=config.threads, most=_BATCH, waiting=_WAITING, patience_s=_PATIENCE_S, nice=_NICE
@@ -135,7 +136,12 @@ class Embedder:
         said = _cut(text)
         if self._cache and (known := self._as_vector(self._cache.peek(self._maker, tenant, said))) is not None:
             return known
-        flight = self._flights.get((tenant, said)) or self._begin(tenant, said, on_site=on_site)
+        flight = self._flights.get((tenant, said))
+        if flight is None:
+            if not self._looks_deep and self._threads.is_busy():
+                self._misses.count(Miss.BUSY)
+                return None
+            flight = self._begin(tenant, said, on_site=on_site)
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task)

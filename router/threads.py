@@ -23,6 +23,11 @@ _MEMORY: Final = 0.2
 """What the last batch weighs in the pace."""
 _WORTH: Final = 0.5
 """The part of the patience up to which an item may expect to wait."""
+_LOOK_S: Final = 0.05
+_FULL: Final = 0.7
+"""The part of the time from which on an event loop that computes has none to spare; the threads take some of the rest."""
+_SELDOM_S: Final = 0.25
+"""While it has none, threads that give way to it get an item so often."""
 
 
 class BusyError(Exception):
@@ -62,8 +67,28 @@ class Misses:
             miss = Miss.FAILED
             # without the message, which may quote the prompt
             _logger.error("%s failed with %s in %s.", self._name.title(), type(exc).__name__, _place(exc))  # noqa: TRY400
-        self._counts[miss].inc()
+        self.count(miss)
         return None
+
+    def count(self, miss: Miss) -> None:
+        """One more."""
+        self._counts[miss].inc()
+
+
+class Occupancy:
+    """How much of the time the thread that asks has computed of late, looked at every `_LOOK_S`."""
+
+    def __init__(self) -> None:
+        self._part, self._at, self._used_s = 0.0, 0.0, 0.0
+
+    def part(self) -> float:
+        """From 0 to 1."""
+        now = time.monotonic()
+        if now - self._at >= _LOOK_S:
+            used_s = time.thread_time()
+            self._part = (used_s - self._used_s) / (now - self._at)
+            self._at, self._used_s = now, used_s
+        return self._part
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +105,8 @@ class BatchThreads:
 
     No item waits for company: what gathered while a thread was busy is its next batch. Each batch is told to the event
     loop in one call, since waking it costs more than most results. An item that would come too late by the pace of the
-    last ones is refused at once: its owner would have waited, and the threads have worked, for nothing.
+    last ones is refused at once: its owner would have waited, and the threads have worked, for nothing. So is most of
+    what is for threads that give way (`nice`) while the event loop itself has no time to spare.
     """
 
     def __init__(self, name: str, *, threads: int, most: int, waiting: int, patience_s: float, nice: int = 0) -> None:
@@ -99,6 +125,8 @@ class BatchThreads:
         self._most_waiting = waiting
         self._waiting = 0
         self._pace_s = 0.0
+        self._occupancy = Occupancy()
+        self._taken_at = 0.0
         self._jobs: SimpleQueue[Job[Any, Any] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(threads)
@@ -123,10 +151,9 @@ class BatchThreads:
             BusyError: too many items wait for this one to come in time; nothing was done.
             LateError: no result within `patience_s`.
         """
-        expected_s = (self._waiting + 1) * self._pace_s / len(self._threads)
-        # one alone is always tried, or a slow moment would never end
-        if self._waiting and (self._waiting >= self._most_waiting or expected_s > _WORTH * self._patience_s):
+        if self.is_busy():
             raise BusyError
+        self._taken_at = self._loop.time()
         outcome: asyncio.Future[Result] = self._loop.create_future()
         # a timer of our own: asyncio.timeout costs several times as much
         timer = self._loop.call_later(self._patience_s, _give_up, outcome)
@@ -137,6 +164,16 @@ class BatchThreads:
         finally:
             timer.cancel()
             self._waiting -= 1
+
+    def is_busy(self) -> bool:
+        """Whether an item that came now would be refused."""
+        if self._waiting >= self._most_waiting:
+            return True
+        if self._nice and self._occupancy.part() > _FULL:
+            return self._loop.time() < self._taken_at + _SELDOM_S
+        # one alone is always tried, or a slow moment would never end
+        expected_s = (self._waiting + 1) * self._pace_s / len(self._threads)
+        return self._waiting > 0 and expected_s > _WORTH * self._patience_s
 
     def _run(self) -> None:
         if self._nice and sys.platform == "linux":  # where a thread has a priority of its own

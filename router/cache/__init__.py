@@ -169,6 +169,11 @@ Learn = Callable[[Record], None]
 class Records(Protocol):
     """All tiers as one, for the caches above. Nothing here raises, and no trouble of a tier delays a request."""
 
+    @property
+    def deep(self) -> bool:
+        """Whether there is a tier besides memory."""
+        ...
+
     def peek(self, key: bytes) -> Record | None:
         """From memory alone, at once."""
         ...

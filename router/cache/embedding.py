@@ -54,6 +54,11 @@ class EmbeddingCache:
         self._counters = {True: lookups.labels("hit"), False: lookups.labels("miss")}
         self._counts = {True: 0, False: 0}
 
+    @property
+    def deep(self) -> bool:
+        """Whether `read` can find what `peek` does not."""
+        return self._records.deep
+
     def statistics(self) -> CacheStatistics:
         """How it does; never waits."""
         return CacheStatistics(kind=Kind.EMBEDDING, hits=self._counts[True], misses=self._counts[False])

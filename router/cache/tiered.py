@@ -96,6 +96,11 @@ class TieredRecords:
             await guarded.end()
         await self._stack.aclose()
 
+    @property
+    def deep(self) -> bool:
+        """See `Records`."""
+        return bool(self._slow)
+
     def peek(self, key: bytes) -> Record | None:
         """See `Records`; a miss is counted by the `read` that follows it."""
         return self._memory.peek(key)

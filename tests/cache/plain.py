@@ -31,6 +31,10 @@ class PlainRecords:
         self._flush_s = flush_s
         self._hits = self._misses = self._writes = 0
 
+    @property
+    def deep(self) -> bool:
+        return False
+
     def peek(self, key: bytes) -> Record | None:
         record = self.kept.get(key)
         if record is None or record.expires_at <= self._clock():

@@ -59,3 +59,26 @@ async def test_no_more_than_so_many_wait_whatever_the_pace() -> None:
             group.create_task(ask(threads, item, tally))
 
     assert tally == {"had": 3, "busy": 5}
+
+
+async def test_a_loop_without_time_to_spare_seldom_gives_threads_that_give_way_anything() -> None:
+    tally: Counter[str] = Counter()
+    async with (
+        BatchThreads("nice", threads=1, most=1, waiting=64, patience_s=5, nice=10) as threads,
+        asyncio.TaskGroup() as group,
+    ):
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:  # the loop computes all the time
+            group.create_task(ask(threads, 1, tally))
+            busy_until = time.monotonic() + 0.01
+            while time.monotonic() < busy_until:
+                pass
+            await asyncio.sleep(0)
+    asked = tally.total()
+    async with BatchThreads("nice", threads=1, most=1, waiting=64, patience_s=5, nice=10) as threads:
+        for _ in range(5):
+            await ask(threads, 1, tally)
+
+    assert tally["late"] == 0
+    assert tally["had"] - 5 < asked / 5
+    assert tally["had"] > 5
