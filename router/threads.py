@@ -25,7 +25,7 @@ _WORTH: Final = 0.5
 """The part of the patience up to which an item may expect to wait."""
 _LOOK_S: Final = 0.05
 _FULL: Final = 0.7
-"""The part of the time from which on an event loop that computes has none to spare; the threads take some of the rest."""
+"""The part of the time from which on an event loop has none to spare: the threads have some of the rest."""
 _SELDOM_S: Final = 0.25
 """While it has none, threads that give way to it get an item so often."""
 
