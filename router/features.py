@@ -170,19 +170,17 @@ def read_prompt(prompt: Prompt) -> Reading:
     tokens = _TOKEN.findall(raw.lower())
     marked = raw.encode("latin-1", "replace").translate(_MARK_OF)
     kinds = [0] * len(_LEXICON)
-    for token in tokens:
-        if kind := _KINDS.get(token):
-            kinds[kind - 1] += 1
-    letters = [len(token) for token in tokens if token.isalpha()]
+    for kind in filter(None, map(_KINDS.get, tokens)):
+        kinds[kind - 1] += 1
+    letters = list(filter(str.isalpha, tokens))
     capitals = _CAPITALS.findall(raw)
     longest = max(capitals, key=len, default="")
     earlier = _read_earlier(prompt, tokens)
     options = _read_options(raw)
-    values = [token for token in tokens if token.isdecimal()]
-    numbers = _read_numbers(values)
+    numbers = _read_numbers(list(filter(str.isdecimal, tokens)))
     counted = [len(raw), len(tokens), *options, *numbers[:8], *earlier[:6]]
     measured = [
-        sum(letters) / (len(letters) or 1),
+        sum(map(len, letters)) / (len(letters) or 1),
         *numbers[8:],
         min(len(longest), 24),
         min(len(capitals), 24),
@@ -214,8 +212,8 @@ def _read_numbers(found: list[str]) -> list[float]:
     if not found:
         return [0.0] * 15
     texts = [text[:_MOST_DIGITS] for text in found[:_MOST_NUMBERS]]
-    values = [int(text) for text in texts]
-    sizes = [len(text) for text in texts]
+    values = list(map(int, texts))
+    sizes = list(map(len, texts))
     second = values[1] if len(values) > 1 else 0
     second_digits = sizes[1] if len(values) > 1 else 0
     steps = [abs(after - before) for before, after in pairwise(values)]

@@ -72,7 +72,7 @@ class EntryCodec:
         """None for what is no entry."""
         try:
             return self._decode(value)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
 

@@ -93,6 +93,8 @@ class ResponseCache:
             return None
         if (hit := self.peek(plan)) is not None and hit.use is Use.FRESH:
             return hit
+        if self._similar is None and not self._records.deep:
+            return hit
         exact = plan.key.exact
         hit = self._judge(plan, exact, await self._records.read(exact), CacheStatus.HIT)
         if hit is None or hit.use is Use.ON_ERROR:

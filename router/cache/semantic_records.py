@@ -73,7 +73,7 @@ class SemanticRecords:
         """What a record says; None: nothing that this model can use."""
         try:
             stored = self._decode(record.value)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         if stored.embedding != self._embedding.identity:
             return None

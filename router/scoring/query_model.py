@@ -114,15 +114,14 @@ class Words:
         """Raises `ValueError` for vectors that do not fit the words."""
         found = file.vectors.read("query.words.vectors", len(file.words), None)
         self.width = found.shape[1]
-        self._vectors = np.vstack([found, np.zeros((1, self.width), np.float32)])
-        self._rows = {word: row for row, word in enumerate(file.words)}
+        self._vectors = np.vstack([np.zeros((1, self.width), np.float32), found])
+        self._rows = {word: row for row, word in enumerate(file.words, 1)}
 
     def vectors(self, readings: Sequence[Reading]) -> Matrix:
         """The sum over a prompt's different words, scaled to length 1: [prompts, width]."""
-        unknown = len(self._rows)
         sums = np.empty((len(readings), self.width), np.float32)
         for place, reading in zip(sums, readings, strict=True):
-            rows = [self._rows.get(word, unknown) for word in {*reading.tokens, ""}]
+            rows = [0, *filter(None, map(self._rows.get, {*reading.tokens, ""}))]  # 0 is of no word
             np.add.reduce(self._vectors.take(rows, 0), out=place)
         lengths = np.sqrt(_squares(sums))[:, None]
         vectors: Matrix = sums / np.maximum(lengths, np.float32(1e-6))

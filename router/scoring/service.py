@@ -29,6 +29,7 @@ from router.turns import TurnBatches
 _PATIENCE_S: Final = 0.25
 """A score that comes later than this is not worth the wait: the evidence that is there decides."""
 _CHEAP_BATCH: Final = 4
+_NEAR_BATCH: Final = 8
 _NEAR_CHARACTERS: Final = 1024
 """Of a whole prompt: reading one so long takes 0.2 ms, and a batch of them less than one of the loop's long turns."""
 _FULL_BATCH: Final = 2
@@ -109,7 +110,7 @@ class ScoringService:
         self._full = BatchThreads(
             "refine", threads=1, most=_FULL_BATCH, waiting=_FULL_WAITING, patience_s=_PATIENCE_S, nice=_FULL_NICE
         )
-        self._near = TurnBatches(_CHEAP_BATCH)
+        self._near = TurnBatches(_NEAR_BATCH)
         self._misses = Misses("score", "Evidence that was not had in time", telemetry)
         self._metrics = _Metrics(telemetry)
         self._metrics.show_artifact(self._model.identity)
