@@ -48,7 +48,8 @@ def install(name: str) -> bool:
     """
     requirements = _REQUIREMENTS / f"{name}.txt"
     folder = ROOT / ENVIRONMENTS / name
-    wanted = f"{sys.version_info.major}.{sys.version_info.minor} {sha256(requirements.read_bytes()).hexdigest()}\n"
+    # all contestants that are in Python run on the same build of it
+    wanted = f"{sys.base_prefix} {sys.version.split()[0]} {sha256(requirements.read_bytes()).hexdigest()}\n"
     mark = folder / _MARK
     if mark.exists() and mark.read_text() == wanted:
         return False
