@@ -12,6 +12,7 @@ from typing import Final, cast
 
 import httpx
 
+from router.backends.addresses import Addresses
 from router.backends.connection import Connection
 
 _IDLE_S: Final = 4.0
@@ -28,7 +29,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, url: httpx.URL, connections: int) -> None:
         self._host = url.host
-        self._port = url.port or (443 if url.scheme == "https" else 80)
+        self._addresses = Addresses(url.host, url.port or (443 if url.scheme == "https" else 80))
         self._tls = httpx.create_ssl_context() if url.scheme == "https" else None
         self._most = connections
         self._open: set[Connection] = set()
@@ -51,6 +52,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close every connection."""
+        await self._addresses.aclose()
         for connection in list(self._open):
             connection.close()
 
@@ -112,12 +114,10 @@ class PooledTransport(httpx.AsyncBaseTransport):
             self.give_back(connection)
 
     async def _connect(self, limit_s: float | None) -> Connection:
-        loop = asyncio.get_running_loop()
         self._opening += 1
         try:
             async with asyncio.timeout(limit_s):
-                make = partial(Connection, self, loop)
-                _, connection = await loop.create_connection(make, self._host, self._port, ssl=self._tls)
+                connection = await self._reach()
         except TimeoutError:
             raise httpx.ConnectTimeout("The server does not answer.") from None
         except OSError as exc:
@@ -129,6 +129,27 @@ class PooledTransport(httpx.AsyncBaseTransport):
             self._opening -= 1
             if len(self._open) + self._opening < self._most:
                 self._hand_on(None)
+
+    async def _reach(self) -> Connection:
+        """A connection to the first address that takes one."""
+        loop = asyncio.get_running_loop()
+        refusal = OSError("no address")
+        for family, host, port in await self._addresses.find():
+            try:
+                _, connection = await loop.create_connection(
+                    partial(Connection, self, loop),
+                    host,
+                    port,
+                    family=family,
+                    ssl=self._tls,
+                    server_hostname=self._host if self._tls else None,
+                )
+            except OSError as exc:
+                refusal = exc
+            else:
+                return connection
+        self._addresses.forget()
+        raise refusal
 
 
 def _say(request: httpx.Request) -> bytes:
