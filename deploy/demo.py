@@ -180,6 +180,7 @@ async def run(ports: Ports, store: Path, work: Path) -> None:
     parts = write_parts(ports, store, work)
     click.echo(f"Starting {', '.join(part.name for part in parts)}; logs are in {work}")
     started: list[RunningPart] = []
+    error: BaseException | None = None
     try:
         for part in parts:
             started.append(await _start(part, work))  # noqa: PERF401 - one that fails must not hide those before it
@@ -189,9 +190,11 @@ async def run(ports: Ports, store: Path, work: Path) -> None:
             await _wait_all_ready(started)
             click.echo(_GREETING.format(url=f"http://127.0.0.1:{ports.router}"))
     except* DemoError as failed:
-        raise failed.exceptions[0] from None
+        error = failed.exceptions[0]
     finally:
         await asyncio.gather(*(one.stop() for one in started))
+    if error is not None:  # raised in there, Python 3.11.2 would wrap it in a group
+        raise error from None
 
 
 async def _start(part: Part, work: Path) -> RunningPart:

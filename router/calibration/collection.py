@@ -46,12 +46,15 @@ class Collector:
             CalibrationError: it cannot go on; what is done stays done.
         """
         pending = iter(questions)
+        error: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(concurrency):
                     group.create_task(self._work(pending, progress))
         except* CalibrationError as failed:
-            raise failed.exceptions[0] from None
+            error = failed.exceptions[0]
+        if error is not None:  # raised in there, Python 3.11.2 would wrap it in a group
+            raise error from None
 
     async def _work(self, pending: Iterator[Question], progress: Callable[[], None]) -> None:
         for question in pending:
