@@ -23,8 +23,8 @@ _MEMORY: Final = 0.2
 """What the last batch weighs in the pace."""
 _WORTH: Final = 0.5
 """The part of the patience up to which an item may expect to wait."""
-_LOOK_S: Final = 0.05
-_FULL: Final = 0.7
+_LOOK_S: Final = 0.02
+_FULL: Final = 0.65
 """The part of the time from which on an event loop has none to spare: the threads have some of the rest."""
 _SELDOM_S: Final = 0.25
 """While it has none, threads that give way to it get an item so often."""
