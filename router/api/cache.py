@@ -4,24 +4,26 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
-from litestar import delete, get
+from litestar import delete
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
 from router.admission import TenantName
 from router.api.asking import Asker
-from router.api.exchange import Exchange, HttpRequest, converse, json_answer
+from router.api.exchange import Exchange, HttpRequest, Service, converse, json_answer
+from router.api.reports import Report, admit_operator
 from router.cache import FlushReport, Selector, TierName
 from router.cache.statistics import CacheReport, Caches
 from router.decision import AUTO, Tier
-from router.errors import ForbiddenError, RequestError, UnknownUrlError
+from router.errors import RequestError, UnknownUrlError
 from router.processes.siblings import AskCaches, AskFlush, Siblings
 
 URL = "/v1/cache"
+_SUBJECT = "or flush the caches"
 _SWITCHES = {"true": True, "false": False}
 _audit = logging.getLogger("router.audit")
 _encode = msgspec.json.encode
@@ -55,25 +57,16 @@ class FlushAudit(Struct, frozen=True, kw_only=True):
 def cache_routes() -> list[HTTPRouteHandler]:
     """The two handlers."""
 
-    @get(URL)
-    async def statistics(request: HttpRequest) -> ASGIApp:
-        return await converse(request, URL, _report)
-
     @delete(URL, status_code=200)
     async def flush(request: HttpRequest) -> ASGIApp:
         return await converse(request, URL, partial(_flush, list(request.query_params.multi_items())))
 
-    return [statistics, flush]
-
-
-async def _report(exchange: Exchange, asker: Asker, _: bytes) -> ASGIApp:
-    own = _open(exchange, asker).report()
-    reports = [own, *await exchange.service.siblings.ask(AskCaches(), CacheReport)]
-    return json_answer(_encode(CacheReport.total(reports)), {"x-request-id": asker.request_id})
+    return [CACHES.route(), flush]
 
 
 async def _flush(query: list[tuple[str, str]], exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
-    caches = _open(exchange, asker)
+    admit_operator(asker, _SUBJECT)
+    caches = _open(exchange.service)
     if content:  # a selector in it would be overlooked, and everything flushed
         raise RequestError("This request takes no body: say what to flush in the query.", code="invalid_value")
     order = read_order(query)
@@ -134,18 +127,14 @@ def _invalid(name: str, value: str, expected: str) -> RequestError:
     return RequestError(f"Invalid '{name}': {value!r}. Expected {expected}.", param=name, code="invalid_value")
 
 
-def _open(exchange: Exchange, asker: Asker) -> Caches:
-    """The caches, for those who may see them.
-
+def _open(service: Service) -> Caches:
+    """
     Raises:
-        ForbiddenError: a key that is no operator's.
         UnknownUrlError: there are no caches.
     """
-    if not asker.client.operator:
-        raise ForbiddenError("Only an operator's key may see or flush the caches (`operator: true` in the keys file).")
-    if exchange.service.caches is None:
+    if service.caches is None:
         raise UnknownUrlError("This router keeps no caches.")
-    return exchange.service.caches
+    return service.caches
 
 
 def _write_audit(asker: Asker, selector: Selector, report: FlushReport | None) -> None:
@@ -157,3 +146,8 @@ def _write_audit(asker: Asker, selector: Selector, report: FlushReport | None) -
         records=report.records if report else None,
     )
     _audit.info("%s", _encode(audit).decode())
+
+
+CACHES: Final = Report(
+    URL, _SUBJECT, CacheReport, AskCaches(), lambda service: _open(service).report(), CacheReport.total
+)

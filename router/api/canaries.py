@@ -1,17 +1,13 @@
 """`GET /v1/canaries`, for operators: two versions side by side."""
 
 from collections.abc import Sequence
+from typing import Final
 
-import msgspec
-from litestar import get
-from litestar.handlers import HTTPRouteHandler
-from litestar.types import ASGIApp
 from msgspec import Struct
 from msgspec.structs import replace
 
-from router.api.asking import Asker
-from router.api.exchange import Exchange, HttpRequest, Service, converse, json_answer
-from router.errors import ForbiddenError
+from router.api.exchange import Service
+from router.api.reports import Report
 from router.lanes import Kind
 from router.processes.siblings import AskCanaries
 
@@ -49,25 +45,7 @@ class CanariesReport(Struct, frozen=True):
     pairs: Sequence[CanaryReport]
 
 
-def canary_routes() -> list[HTTPRouteHandler]:
-    """The handler."""
-
-    @get(URL)
-    async def canaries(request: HttpRequest) -> ASGIApp:
-        return await converse(request, URL, _report)
-
-    return [canaries]
-
-
-async def _report(exchange: Exchange, asker: Asker, _: bytes) -> ASGIApp:
-    if not asker.client.operator:
-        raise ForbiddenError("Only an operator's key may see the canaries (`operator: true` in the keys file).")
-    service = exchange.service
-    reports = [report_canaries(service), *await service.siblings.ask(AskCanaries(), CanariesReport)]
-    return json_answer(msgspec.json.encode(_sum(reports)), {"x-request-id": asker.request_id})
-
-
-def report_canaries(service: Service) -> CanariesReport:
+def _report(service: Service) -> CanariesReport:
     """This process's."""
     canaries = service.canaries
     pairs = [
@@ -80,7 +58,7 @@ def report_canaries(service: Service) -> CanariesReport:
     return CanariesReport(pairs)
 
 
-def _sum(reports: Sequence[CanariesReport]) -> CanariesReport:
+def _total(reports: Sequence[CanariesReport]) -> CanariesReport:
     """Of all processes."""
     pairs = zip(*(report.pairs for report in reports), strict=True)
     return CanariesReport(
@@ -120,3 +98,6 @@ def _report_version(service: Service, target: str, share: float) -> VersionRepor
         prompt_tokens=tokens.prompt_tokens,
         completion_tokens=tokens.completion_tokens,
     )
+
+
+CANARIES: Final = Report(URL, "the canaries", CanariesReport, AskCanaries(), _report, _total)

@@ -2,16 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Final
 
-import msgspec
-from litestar import get
-from litestar.handlers import HTTPRouteHandler
-from litestar.types import ASGIApp
 from msgspec import Struct
 
-from router.api.asking import Asker
-from router.api.exchange import Exchange, HttpRequest, Service, converse, json_answer
-from router.errors import ForbiddenError
+from router.api.exchange import Service
+from router.api.reports import Report
 from router.lanes import LaneReport
 from router.pressure import Statistics
 from router.processes.siblings import AskLanes
@@ -28,30 +24,12 @@ class LanesReport(Struct, frozen=True):
     targets: Mapping[str, bool]
 
 
-def lane_routes() -> list[HTTPRouteHandler]:
-    """The handler."""
-
-    @get(URL)
-    async def statistics(request: HttpRequest) -> ASGIApp:
-        return await converse(request, URL, _report)
-
-    return [statistics]
-
-
-async def _report(exchange: Exchange, asker: Asker, _: bytes) -> ASGIApp:
-    if not asker.client.operator:
-        raise ForbiddenError("Only an operator's key may see the lanes (`operator: true` in the keys file).")
-    service = exchange.service
-    reports = [report_lanes(service), *await service.siblings.ask(AskLanes(), LanesReport)]
-    return json_answer(msgspec.json.encode(_sum(reports)), {"x-request-id": asker.request_id})
-
-
-def report_lanes(service: Service) -> LanesReport:
+def _report(service: Service) -> LanesReport:
     """This process's."""
     return LanesReport(service.lanes.statistics(), service.steering.statistics(), service.health.targets())
 
 
-def _sum(reports: Sequence[LanesReport]) -> LanesReport:
+def _total(reports: Sequence[LanesReport]) -> LanesReport:
     """What they have is added up, their shifts are averaged, and a target is up that is so for one."""
     if len(reports) == 1:
         return reports[0]
@@ -63,3 +41,6 @@ def _sum(reports: Sequence[LanesReport]) -> LanesReport:
     pressure = Statistics(fmean(one.offset for one in shifts), sum(one.turns for one in shifts))
     targets = {name: any(report.targets.get(name) for report in reports) for name in reports[0].targets}
     return LanesReport(lanes, pressure, targets)
+
+
+LANES: Final = Report(URL, "the lanes", LanesReport, AskLanes(), _report, _total)

@@ -2,9 +2,9 @@
 
 from msgspec.json import encode
 
-from router.api.canaries import report_canaries
+from router.api.canaries import CANARIES
 from router.api.exchange import Service
-from router.api.lanes import report_lanes
+from router.api.lanes import LANES
 from router.processes.siblings import AnyQuestion, AskCaches, AskCanaries, AskFlush, AskLanes, AskMetrics
 
 
@@ -15,9 +15,9 @@ async def answer_sibling(service: Service, question: AnyQuestion) -> bytes:
         case AskMetrics():
             return service.telemetry.render()
         case AskLanes():
-            return encode(report_lanes(service))
+            return encode(LANES.make(service))
         case AskCanaries():
-            return encode(report_canaries(service))
+            return encode(CANARIES.make(service))
         case AskCaches() if caches is not None:
             return encode(caches.report())
         case AskFlush() if caches is not None:
