@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edge import wire
 from edge.answering import ChatModel, EmbeddingModel, Piece, Terms
 from edge.failures import ApiError, as_failure, draining, refuse, unknown_model
+from edge.hang_up import EventStream, HangUpError, until_hang_up
 from edge.render import ChatDialect, Dialect, Tally, TextDialect
 from edge.requests import (
     ChatRequest,
@@ -29,7 +30,7 @@ from edge.requests import (
     read_texts,
     read_trace_id,
 )
-from edge.serving import CutError, Drain, EventStream, HangUpError, until_hang_up
+from edge.serving import CutError, Drain
 from edge.telemetry import RequestRecord, Telemetry
 
 HttpRequest = Request[Any, Any, Any]

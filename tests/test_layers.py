@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("router.__main__",),
 )
 SHARED = {
-    "router": ("edge.engine", "edge.bodies", "edge.wire", "edge.serving", "cloud.wire"),
+    "router": ("edge.engine", "edge.bodies", "edge.wire", "edge.serving", "edge.hang_up", "cloud.wire"),
     "cloud": ("edge.engine",),
     "edge": (),
 }

@@ -2,7 +2,7 @@
 
 from litestar.types import Receive
 
-from edge.serving import HangUpError
+from edge.hang_up import HangUpError
 from router.api.asking import Fields
 from router.api.failures import too_large_error
 

@@ -8,7 +8,8 @@ from litestar import post
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
-from edge.serving import CutError, EventStream
+from edge.hang_up import EventStream
+from edge.serving import CutError
 from router.api.asking import Asker
 from router.api.exchange import Exchange, HttpRequest, converse, json_answer, unchanged_answer
 from router.api.failures import error_body

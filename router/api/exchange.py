@@ -11,7 +11,8 @@ from litestar import Request
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from edge.serving import CutError, Drain, HangUpError, until_hang_up
+from edge.hang_up import HangUpError, until_hang_up
+from edge.serving import CutError, Drain
 from router.admission import Admission
 from router.api.asking import Asker, read_fields, read_headers
 from router.api.body import read_body

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from edge.serving import CutError, Drain, HangUpError, until_hang_up
+from edge.hang_up import HangUpError, until_hang_up
+from edge.serving import CutError, Drain
 
 
 class Line:
