@@ -70,7 +70,7 @@ def measure(rounds: int, requests: int) -> list[Row]:
         raise click.ClickException("two cores are needed")
     with (
         tempfile.TemporaryDirectory() as name,
-        running_upstream(Pace(_TOKENS)) as upstream,
+        running_upstream(Path(name), Pace(_TOKENS)) as upstream,
         running_router(Path(name) / "one", upstream, {cores[0]}) as one,
         running_router(Path(name) / "two", upstream, processes=2) as two,
     ):

@@ -18,9 +18,9 @@ from loadtests.peers.bars import judge
 from loadtests.peers.cases import CLOSED, DISPATCH, LATENCY, NAMES
 from loadtests.peers.contestants import BARE_DISPATCH, CONTESTANTS, ROUTER, Contestant
 from loadtests.peers.plot import draw
-from loadtests.peers.processes import ProcessError
 from loadtests.peers.run import OPEN_CONTESTANTS, Results, play
 from loadtests.peers.tables import dispatch_figures, write_markdown
+from loadtests.processes import ProcessError
 
 _SLUGS = {re.sub("[^a-z]+", "-", contestant.name.lower()): contestant for contestant in CONTESTANTS}
 

@@ -174,7 +174,7 @@ def measure(count: int, tokens: int, every_s: float, *, waves: int = 1, cores: s
     pace, limit_s = Pace(tokens, every_s=every_s), tokens * every_s + _SLACK_S
     with (
         tempfile.TemporaryDirectory() as name,
-        running_upstream(pace) as upstream,
+        running_upstream(Path(name), pace) as upstream,
         running_router(Path(name), upstream, cores) as router,
     ):
         open_streams(router, range(_WARM), tokens, limit_s)

@@ -123,7 +123,7 @@ def main(requests: int) -> None:
         folder = Path(name)
         bounds = sections(folder)
         with (
-            running_upstream(Pace(_TOKENS)) as upstream,
+            running_upstream(folder, Pace(_TOKENS)) as upstream,
             running_router(folder, upstream, tenants=_TENANTS, **bounds) as router,
         ):
             for point in prove(router, upstream, Plan.up_to(requests)):

@@ -1,12 +1,9 @@
 """The router under test and its upstream as processes, and what the system says of them."""
 
-import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +15,8 @@ import yaml
 
 from deploy.demo import ROOT
 from loadtests.cores.upstream import Pace
-from loadtests.site import free_ports
+from loadtests.ports import free_port
+from loadtests.processes import ProcessError, serving
 from router.admission import digest, new_key
 
 _START_S: Final = 60.0
@@ -67,7 +65,7 @@ def configure(folder: Path, upstream: int, *, tenants: int = 1, **sections: Any)
         "connections": _SLOTS,
         "lane": {"slots": _SLOTS, "backlog": _SLOTS},
     }
-    port = free_ports().router
+    port = free_port()
     content: dict[str, Any] = {
         "listen": {"port": port},
         "keys_file": str(folder / "keys.yaml"),
@@ -81,66 +79,35 @@ def configure(folder: Path, upstream: int, *, tenants: int = 1, **sections: Any)
 
 
 @contextmanager
-def running_upstream(pace: Pace, cores: set[int] | None = None) -> Iterator[int]:
+def running_upstream(folder: Path, pace: Pace, cores: Collection[int] | None = None) -> Iterator[int]:
     """The upstream; yields its port."""
-    port = free_ports().edge
+    port = free_port()
     command = [sys.executable, "-m", "loadtests.cores.upstream", str(port), msgspec.json.encode(pace).decode()]
-    with _running(command, cores, subprocess.DEVNULL) as process:
-        _wait_ready(process, f"http://127.0.0.1:{port}/health/ready")
+    with serving("upstream", command, cores=cores, folder=folder) as process:
+        process.wait_ready(f"http://127.0.0.1:{port}/health/ready", _START_S)
         yield port
 
 
 @contextmanager
 def running_router(
-    folder: Path, upstream: int, cores: set[int] | None = None, *, tenants: int = 1, **sections: Any
+    folder: Path, upstream: int, cores: Collection[int] | None = None, *, tenants: int = 1, **sections: Any
 ) -> Iterator[Router]:
     """A router as `configure` has it, ready in all of its processes; stopped, and its exit status 0, at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     path, keys, port = configure(folder, upstream, tenants=tenants, **sections)
-    log = folder / "router.log"
     command = [sys.executable, "-m", "router", "serve", "--config", str(path)]
-    with log.open("wb") as sink, _running(command, cores, sink) as process:
-        router = Router(psutil.Process(process.pid), port, keys, log)
-        try:
-            _wait_ready(process, f"{router.url}/health/ready")
-        except RuntimeError as exc:
-            raise RuntimeError(f"{exc}: {log.read_text()[-500:]}") from exc
+    with serving("router", command, cores=cores, folder=folder, stop_s=_STOP_S) as process:
+        router = Router(psutil.Process(process.pid), port, keys, process.log)
+        process.wait_ready(f"{router.url}/health/ready", _START_S)
         _wait_processes(router, sections.get("processes", 1))
         yield router
-    if process.returncode:
-        raise RuntimeError(f"the router ended with status {process.returncode}: {log.read_text()[-500:]}")
+    if process.status:
+        raise ProcessError(f"the router ended with status {process.status}: {process.last_words()}")
 
 
 def asked(upstream: int) -> int:
     """How many answers the upstream was asked for."""
     return int(httpx.get(f"http://127.0.0.1:{upstream}/asked", timeout=10, trust_env=False).text)
-
-
-@contextmanager
-def _running(command: list[str], cores: set[int] | None, sink: Any) -> Iterator["subprocess.Popen[bytes]"]:
-    process = subprocess.Popen(command, cwd=ROOT, stdout=sink, stderr=sink, start_new_session=True)
-    if cores is not None:
-        os.sched_setaffinity(process.pid, cores)  # before it starts threads or processes, which inherit it
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(_STOP_S)
-
-
-def _wait_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
-    end = time.monotonic() + _START_S
-    while time.monotonic() < end and process.poll() is None:
-        with suppress(httpx.HTTPError):
-            if httpx.get(url, timeout=2, trust_env=False).is_success:
-                return
-        time.sleep(0.05)
-    raise RuntimeError(f"{url} is not ready, status {process.poll()}")
 
 
 def _wait_processes(router: Router, count: int) -> None:
@@ -151,7 +118,7 @@ def _wait_processes(router: Router, count: int) -> None:
             return
         time.sleep(0.1)
     if count > 1:
-        raise RuntimeError("not all processes of the router started")
+        raise ProcessError("not all processes of the router started")
 
 
 def up(router: Router) -> int:

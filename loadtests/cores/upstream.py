@@ -6,22 +6,19 @@ reaches the wrong client, or not all of it, shows. Whole answers come after `who
 
 import asyncio
 import re
-import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 import uvloop
 
 from edge import wire
+from loadtests import wire_server
+from loadtests.wire_server import frame_answer, frame_events, serve_connections, wants_stream
 
-_END: Final = b"\r\n\r\n"
-_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_STREAM: Final = re.compile(rb'"stream": ?true')
 _NUMBER: Final = re.compile(rb"No\. (\d+)")
-_MOST_BYTES: Final = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,82 +49,60 @@ class Answers:
         message = wire.AssistantMessage("".join(tokens_of(number, count)))
         usage = wire.Usage(prompt_tokens=10, completion_tokens=count, total_tokens=10 + count)
         choice = wire.ChatChoice(0, message, "stop")
-        return respond(self._encode(wire.ChatCompletion(id="c-1", created=1, model="m", choices=[choice], usage=usage)))
+        return frame_answer(
+            self._encode(wire.ChatCompletion(id="c-1", created=1, model="m", choices=[choice], usage=usage))
+        )
 
-    def event(self, number: int, place: int) -> bytes:
-        """One token's event as an HTTP chunk; the first brings the head along, the last the end."""
+    def stream(self, number: int) -> list[bytes]:
+        """One token's event after the other, in HTTP's chunks."""
+        return frame_events([self._event(number, place) for place in range(self.pace.tokens)])
+
+    def _event(self, number: int, place: int) -> bytes:
         last = place == self.pace.tokens - 1
-        delta = wire.ChatDelta(None, f"{number}:{place} ")
-        choice = wire.ChatChunkChoice(0, delta, "stop" if last else None)
+        choice = wire.ChatChunkChoice(0, wire.ChatDelta(None, f"{number}:{place} "), "stop" if last else None)
         chunk = wire.ChatCompletionChunk(id="c-1", created=1, model="m", choices=[choice])
-        event = b"data: " + self._encode(chunk) + b"\n\n" + (b"data: [DONE]\n\n" if last else b"")
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        return (head if place == 0 else b"") + b"%x\r\n%b\r\n" % (len(event), event) + (b"0\r\n\r\n" if last else b"")
+        return b"data: " + self._encode(chunk) + b"\n\n" + (b"data: [DONE]\n\n" if last else b"")
 
 
-def respond(content: bytes) -> bytes:
-    """A whole HTTP response."""
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(content) + content
-
-
-class Connection(asyncio.Protocol):
-    """One request after the other."""
+class Connection(wire_server.Connection):
+    """Of a client."""
 
     def __init__(self, answers: Answers) -> None:
+        super().__init__()
         self._answers = answers
         self._loop = asyncio.get_running_loop()
-        self._received = b""
         self._due: asyncio.TimerHandle | None = None
-        self._write: Callable[[bytes], None] = lambda content: None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
-        self._write = self._transport.write
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody waits for the rest."""
         if self._due is not None:
             self._due.cancel()
 
-    def data_received(self, data: bytes) -> None:
-        """Answer once a request is whole."""
-        self._received += data
-        head = self._received.find(_END)
-        if head < 0 or len(self._received) > _MOST_BYTES:
-            return
-        length = _LENGTH.search(self._received, 0, head)
-        if len(self._received) < head + len(_END) + (int(length[1]) if length else 0):
-            return
-        request, self._received = self._received, b""
-        self._answer(request)
-
-    def _answer(self, request: bytes) -> None:
+    def answer(self, request: bytes) -> None:
+        """How many there were, or one more."""
         if request.startswith(b"GET "):
-            self._write(respond(b"%d" % self._answers.asked))
+            self.write(frame_answer(b"%d" % self._answers.asked))
             return
         self._answers.asked += 1
         found = _NUMBER.search(request)
         number, pace = int(found[1]) if found else 0, self._answers.pace
-        if _STREAM.search(request):
-            self._tell(number, 0)
+        if wants_stream(request):
+            self._tell(iter(self._answers.stream(number)))
         elif pace.whole_s:
-            self._due = self._loop.call_later(pace.whole_s, self._write, self._answers.whole(number))
+            self._due = self._loop.call_later(pace.whole_s, self.write, self._answers.whole(number))
         else:
-            self._write(self._answers.whole(number))
+            self.write(self._answers.whole(number))
 
-    def _tell(self, number: int, place: int) -> None:
-        self._write(self._answers.event(number, place))
-        if place < self._answers.pace.tokens - 1:
-            self._due = self._loop.call_later(self._answers.pace.every_s, self._tell, number, place + 1)
+    def _tell(self, pieces: Iterator[bytes]) -> None:
+        if (piece := next(pieces, None)) is not None:
+            self.write(piece)
+            self._due = self._loop.call_later(self._answers.pace.every_s, self._tell, pieces)
 
 
 async def serve(port: int, pace: Pace) -> None:
     """Until cancelled."""
     answers = Answers(pace)
-    with socket.create_server(("127.0.0.1", port), backlog=4096) as listener:
-        server = await asyncio.get_running_loop().create_server(lambda: Connection(answers), sock=listener)
-        await server.serve_forever()
+    await serve_connections(port, lambda: Connection(answers))
 
 
 if __name__ == "__main__":

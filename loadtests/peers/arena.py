@@ -18,9 +18,10 @@ from loadtests.peers.cases import Case
 from loadtests.peers.contestants import Contestant, Place, Start
 from loadtests.peers.counters import Counters, read_counters
 from loadtests.peers.latency import is_whole
-from loadtests.peers.processes import Cores, Pinned, ProcessError, free_port, pinned, read_busy_s
 from loadtests.peers.upstream import CHUNKS, WORD, Asked
 from loadtests.peers.wrk import Load, Wrk
+from loadtests.ports import free_port
+from loadtests.processes import Cores, ProcessError, ServerProcess, read_busy_s, serving
 
 _START_S: Final = 120.0
 _BODIES: Final = 512
@@ -79,7 +80,7 @@ class Running:
     """A contestant that answers."""
 
     contestant: Contestant
-    process: Pinned
+    process: ServerProcess
     place: Place
     start: Start
     stream_bytes: int
@@ -97,7 +98,7 @@ class Arena:
     folder: Path
     cores: Cores
     wrk: Wrk
-    upstream: Pinned
+    upstream: ServerProcess
     upstream_port: int
     running: dict[str, Running] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -190,7 +191,7 @@ def opened(contestants: Sequence[Contestant], say: Say) -> Iterator[Arena]:
         os.sched_setaffinity(0, {cores.load})
         port = free_port()
         command = [sys.executable, "-m", "loadtests.peers.upstream", str(port)]
-        upstream = stack.enter_context(pinned("upstream", command, core=cores.load, folder=folder))
+        upstream = stack.enter_context(serving("upstream", command, cores={cores.load}, folder=folder))
         arena = Arena(folder, cores, wrk, upstream, port)
         upstream.wait_ready(f"{arena.upstream_url}/health", _START_S)
         for contestant in contestants:
@@ -210,8 +211,8 @@ def _start(contestant: Contestant, arena: Arena, stack: ExitStack) -> Running:
     start = contestant.prepare(place)
     with ExitStack() as attempt:
         process = attempt.enter_context(
-            pinned(
-                contestant.name, start.command, core=arena.cores.server, folder=folder, environment=start.environment
+            serving(
+                contestant.name, start.command, cores={arena.cores.server}, folder=folder, environment=start.environment
             )
         )
         process.wait_ready(start.ready_url, _START_S)

@@ -13,8 +13,9 @@ import yaml
 from deploy.demo import ROOT, SITE
 from edge.models.errors import StoreError
 from edge.models.store import Store
-from loadtests.peers.processes import ProcessError, free_port
 from loadtests.peers.upstream import CHAT_URL, MODEL
+from loadtests.ports import free_port
+from loadtests.processes import ProcessError
 from loadtests.site import STORE
 from router.admission import digest, new_key
 

@@ -14,7 +14,7 @@ from loadtests.peers.cases import CLOSED, LATENCY, Case
 from loadtests.peers.contestants import BARE_DISPATCH, ROUTER, VLLM
 from loadtests.peers.counters import Counters
 from loadtests.peers.latency import Timings, ask_on_schedule, draw_arrivals
-from loadtests.peers.processes import ProcessError
+from loadtests.processes import ProcessError
 
 DIRECT: Final = "the upstream itself"
 RATE: Final = 200.0

@@ -7,26 +7,21 @@ the router. `GET /asked` says how many answers were asked for, so that a cache i
 """
 
 import asyncio
-import re
-import socket
 import sys
-from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 import uvloop
 
 from edge import wire
+from loadtests import wire_server
+from loadtests.wire_server import frame_answer, frame_events, serve_connections, wants_stream
 
 CHUNKS: Final = 100
 TICK_S: Final = 0.002
 WORD: Final = "token "
 MODEL: Final = "auto"
 CHAT_URL: Final = "/v1/chat/completions"
-_END: Final = b"\r\n\r\n"
-_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_STREAM: Final = re.compile(rb'"stream": ?true')
-_MOST_BYTES: Final = 1024 * 1024
 _USAGE: Final = wire.Usage(prompt_tokens=20, completion_tokens=CHUNKS, total_tokens=20 + CHUNKS)
 
 
@@ -64,25 +59,13 @@ def _encode(value: msgspec.Struct) -> bytes:
     return msgspec.json.encode(value)
 
 
-def _whole(content: bytes, status: str = "200 OK") -> bytes:
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    return head.encode() + content
-
-
-def _in_chunks(events: list[bytes]) -> list[bytes]:
-    """HTTP's own chunks: one an event, the head before the first, the end behind the last."""
-    framed = [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return [head + framed[0], *framed[1:-1], framed[-1] + b"0\r\n\r\n"]
-
-
 class Answers:
     """What there is to say, and how often it was."""
 
     def __init__(self) -> None:
         self.asked = Asked()
-        self.whole = _whole(whole_answer())
-        self.pieces = _in_chunks(streamed_answer())
+        self.whole = frame_answer(whole_answer())
+        self.pieces = frame_events(streamed_answer())
         self._pages: dict[bytes, bytes] = {
             b"/v1/models": _encode(wire.ModelList([wire.Model(MODEL)])),
             b"/get_model_info": b'{"model_path":"%b","is_generation":true}' % MODEL.encode(),
@@ -95,9 +78,9 @@ class Answers:
     def page(self, path: bytes) -> bytes:
         """What routers ask of a server besides answers."""
         if path == b"/asked":
-            return _whole(_encode(self.asked))
+            return frame_answer(_encode(self.asked))
         content = self._pages.get(path)
-        return _whole(b"{}", "404 Not Found") if content is None else _whole(content)
+        return frame_answer(b"{}", "404 Not Found") if content is None else frame_answer(content)
 
 
 class Ticker:
@@ -130,53 +113,24 @@ class Ticker:
             connection.write(self._pieces[place])
 
 
-class Connection(asyncio.Protocol):
-    """Reads requests one after the other, and no more of them than it has to."""
+class Connection(wire_server.Connection):
+    """Of a client."""
 
     def __init__(self, answers: Answers, ticker: Ticker) -> None:
+        super().__init__()
         self._answers = answers
         self._ticker = ticker
-        self._received = b""
-        self.write: Callable[[bytes], None] = lambda content: None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
-        self.write = self._transport.write
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         self._ticker.drop(self)
 
-    def data_received(self, data: bytes) -> None:
-        """Answer once a request is whole."""
-        received = self._received + data if self._received else data
-        head = received.find(_END)
-        if head < 0:
-            self._wait(received)
-            return
-        if received.startswith(b"GET "):
-            self._received = b""
-            self.write(self._answers.page(received.split(b" ", 2)[1]))
-            return
-        length = _LENGTH.search(received, 0, head)
-        if length is None:
-            self.write(_whole(b'{"error":{"message":"Content-Length is missing."}}', "411 Length Required"))
-            self._transport.close()
-        elif len(received) < head + len(_END) + int(length[1]):
-            self._wait(received)
-        else:
-            self._received = b""
-            self._answer(received, head)
-
-    def _wait(self, received: bytes) -> None:
-        self._received = received
-        if len(received) > _MOST_BYTES:
-            self._transport.abort()
-
-    def _answer(self, request: bytes, head: int) -> None:
+    def answer(self, request: bytes) -> None:
+        """A page, a stream's first event or a whole answer."""
         asked = self._answers.asked
-        if _STREAM.search(request, head):
+        if request.startswith(b"GET "):
+            self.write(self._answers.page(request.split(b" ", 2)[1]))
+        elif wants_stream(request):
             asked.streams += 1
             self._ticker.begin(self)
         else:
@@ -188,9 +142,7 @@ async def serve(port: int) -> None:
     """Until cancelled."""
     answers = Answers()
     ticker = Ticker(answers.pieces)
-    with socket.create_server(("127.0.0.1", port), backlog=2048) as listener:
-        server = await asyncio.get_running_loop().create_server(lambda: Connection(answers, ticker), sock=listener)
-        await server.serve_forever()
+    await serve_connections(port, lambda: Connection(answers, ticker))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from loadtests.peers.processes import ProcessError
+from loadtests.processes import ProcessError
 
 _SCRIPT: Final = Path(__file__).with_name("turn.lua")
 _GRACE_S: Final = 30

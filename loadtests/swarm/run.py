@@ -2,7 +2,6 @@
 
 import os
 import platform
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from deploy.demo import ROOT
+from loadtests.ports import free_port
 from loadtests.swarm.measures import Table
 from loadtests.swarm.record import RECORDS, SCENARIO, STRAIN, Record, read_records
 from loadtests.swarm.scenario import Scenario
@@ -90,7 +90,7 @@ class Crew:
     @contextmanager
     def leading(self) -> Iterator[list[str]]:
         """Start the workers that are here; yields what their leader has to be told."""
-        port = self.port if self.remote else _free_port()
+        port = self.port if self.remote else free_port()
         # nobody but remote workers has to reach the port
         host = "*" if self.remote else "127.0.0.1"
         with _generators([["--join", f"127.0.0.1:{port}"]] * self.workers):
@@ -153,12 +153,6 @@ def _generators(commands: Sequence[Sequence[str]]) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 one.kill()
                 one.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _machine() -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from loadtests.garbage_server import ANSWERS, serving_garbage
-from loadtests.redis_server import RedisServer, free_port
+from loadtests.ports import free_port
+from loadtests.redis_server import RedisServer
 from router.cache import Kind, Record, Selector, TierName, TierStatistics
 from router.cache.tiered import TieredRecords
 from router.config import cache as config

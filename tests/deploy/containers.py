@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from deploy.images.parts import BUILD_LOCK, Part
 from deploy.site.compose import Compose
 from deploy.site.launch import start
 from deploy.site.scaffold import Answers, scaffold
+from loadtests.ports import free_port
 from loadtests.site import STORE
 
 SERVERS = "hybrid-servers:local"
@@ -62,13 +62,6 @@ def make_images() -> None:
             fill_wheelhouse(lock)
     for part in Part:
         build_image(part, version="dev")
-
-
-def free_port() -> int:
-    """One that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def wait_until(holds: Callable[[], bool], what: str, limit_s: float = 60.0) -> float:

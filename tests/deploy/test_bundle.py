@@ -19,9 +19,10 @@ from deploy.site.archive import read_small
 from deploy.site.manifest import Manifest
 from deploy.site.scaffold import Answers, Kind, scaffold, valkey_user
 from deploy.site.signing import PRIVATE_KEY, PUBLIC_KEY
+from loadtests.ports import free_port
 from loadtests.site import STORE
 from tests.deploy.box import NAMESPACE, Box, offline_box
-from tests.deploy.containers import SERVERS, docker, free_port, settings, wait_until
+from tests.deploy.containers import SERVERS, docker, settings, wait_until
 from tests.deploy.test_site_files import change, run
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1200)]

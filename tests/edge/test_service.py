@@ -5,7 +5,6 @@ import base64
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from edge.app import create_app
 from edge.config import Chat, Config, Embedding, Limits, Runtime, load_config
 from edge.engine.settings import ConfigError
 from edge.serving import Drain
+from loadtests.ports import free_port
 from tests.edge.embedding import WIDTH, write_embedding_artifact
 from tests.servers import serving
 
@@ -348,7 +348,7 @@ def process(
     config: Config, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The edge as a process of its own, and its URL; the parameter is its lead in seconds."""
-    port = _free_port()
+    port = free_port()
     text = msgspec.yaml.encode(
         {
             "listen": {"port": port},
@@ -364,12 +364,6 @@ def process(
     finally:
         process.kill()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port: int = one.getsockname()[1]
-        return port
 
 
 async def test_a_stop_drains_then_cuts_and_exits_0(process: tuple[subprocess.Popen[bytes], str]) -> None:

@@ -26,11 +26,12 @@ from loadtests.peers.contestants import BARE_DISPATCH, LITELLM, ROUTER, VLLM, Co
 from loadtests.peers.environments import peers
 from loadtests.peers.latency import ask_on_schedule, draw_arrivals, is_whole
 from loadtests.peers.plot import draw
-from loadtests.peers.processes import Cores, ProcessError, free_port, pinned
 from loadtests.peers.run import play
 from loadtests.peers.tables import write_markdown
 from loadtests.peers.upstream import CHUNKS, MODEL, WORD, Asked
 from loadtests.peers.wrk import Wrk
+from loadtests.ports import free_port
+from loadtests.processes import Cores, ProcessError, serving
 
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed (Debian: apt-get install wrk)")
 _DYING = """
@@ -47,7 +48,7 @@ def upstream_port(tmp_path: Path) -> Iterator[int]:
     """The upstream's, while it runs."""
     port = free_port()
     command = [sys.executable, "-m", "loadtests.peers.upstream", str(port)]
-    with pinned("upstream", command, core=Cores.choose().load, folder=tmp_path) as upstream:
+    with serving("upstream", command, cores={Cores.choose().load}, folder=tmp_path) as upstream:
         upstream.wait_ready(f"http://127.0.0.1:{port}/health", 30)
         yield port
 
@@ -155,7 +156,7 @@ def test_open_load_counts_from_the_schedule(port: int) -> None:
 def test_who_dies_at_the_start_is_named_with_its_last_words(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "raise SystemExit('no luck today')"]
     with (
-        pinned("unlucky", command, core=Cores.choose().load, folder=tmp_path) as process,
+        serving("unlucky", command, cores={Cores.choose().load}, folder=tmp_path) as process,
         pytest.raises(ProcessError, match="unlucky stopped with status 1: no luck today"),
     ):
         process.wait_ready("http://127.0.0.1:1/", 30)
@@ -164,7 +165,7 @@ def test_who_dies_at_the_start_is_named_with_its_last_words(tmp_path: Path) -> N
 def test_nothing_of_a_process_is_left(tmp_path: Path) -> None:
     """Also where it ignores SIGTERM, and has a child."""
     code = "import signal, subprocess; signal.signal(15, signal.SIG_IGN); subprocess.run(['sleep', '60'])"
-    with pinned("stubborn", [sys.executable, "-c", code], core=Cores.choose().load, folder=tmp_path) as process:
+    with serving("stubborn", [sys.executable, "-c", code], cores={Cores.choose().load}, folder=tmp_path) as process:
         end = time.monotonic() + 10
         while len(pids := list(process.pids())) < 2 and time.monotonic() < end:
             time.sleep(0.02)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +13,9 @@ import yaml
 from deploy.demo import ROOT
 from deploy.site.errors import SiteError
 from deploy.site.services import Answer
+from loadtests.ports import free_port
 
 _STOP_S = 40.0
-
-
-def free_port() -> int:
-    """One that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Processes:

@@ -22,7 +22,7 @@ def test_open_streams_are_exact_and_small() -> None:
 def test_memory_stays_when_what_is_bounded_is_full(tmp_path: Path) -> None:
     bounds = sections(tmp_path, memory_bytes=524_288, disk_bytes=4_194_304)
     with (
-        running_upstream(Pace(TOKENS)) as upstream,
+        running_upstream(tmp_path, Pace(TOKENS)) as upstream,
         running_router(tmp_path, upstream, tenants=20, **bounds) as router,
     ):
         filled, last = prove(router, upstream, Plan([2_000, 6_000], batch=2_000))

@@ -46,8 +46,8 @@ def ask_operator(router: Router, path: str, method: str = "GET") -> Any:
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[int]:
-    with running_upstream(Pace(TOKENS, whole_s=0.05, every_s=0.1)) as port:
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with running_upstream(tmp_path_factory.mktemp("upstream"), Pace(TOKENS, whole_s=0.05, every_s=0.1)) as port:
         yield port
 
 

@@ -1,13 +1,12 @@
-"""Processes pinned to a core: started, watched, measured and stopped, whatever happens."""
+"""Server processes of benchmarks: started on their cores, watched, measured and stopped, whatever happens."""
 
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,13 +54,23 @@ def read_busy_s(core: int) -> float:
     return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
 
 
-class Pinned:
-    """A running process, with all that it started, on one core."""
+class ServerProcess:
+    """A running process, with all that it started."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.name = name
         self._process = process
-        self._log = log
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        """Its own."""
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """With which it ended; None: it runs."""
+        return self._process.poll()
 
     def cpu_s(self) -> float:
         """Processor time of all its threads and of its children, as the scheduler counts it."""
@@ -97,20 +106,17 @@ class Pinned:
 
     def last_words(self) -> str:
         """The last line of its log."""
-        lines = self._log.read_text(errors="replace").strip().splitlines()
+        lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1].strip()[:300] if lines else "it said nothing"
 
-    def stop(self) -> None:
-        """SIGTERM to its process group, SIGKILL for what is left of it."""
-        for signum in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self._process.pid, signum)
-            except ProcessLookupError:
-                break
-            try:
-                self._process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                continue
+    def stop(self, limit_s: float = _STOP_S) -> None:
+        """SIGTERM; after `limit_s`, SIGKILL to what is left of its process group."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(limit_s)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(_STOP_S)
 
     def pids(self) -> Iterator[int]:
@@ -143,12 +149,19 @@ def _thread_s(thread: Path) -> float:
 
 
 @contextmanager
-def pinned(
-    name: str, command: Sequence[str], *, core: int, folder: Path, environment: Mapping[str, str] | None = None
-) -> Iterator[Pinned]:
-    """The process while the block runs; its output goes to `NAME.log` in the folder.
+def serving(
+    name: str,
+    command: Sequence[str],
+    *,
+    cores: Collection[int] | None,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    stop_s: float = _STOP_S,
+) -> Iterator[ServerProcess]:
+    """The process while the block runs; its output goes to `NAME.log` in the folder, and it has `stop_s` to stop.
 
-    It is on its core from before its first instruction, so that what counts cores to size itself counts one.
+    It is on its cores (None: on those of this process) from before its first instruction, so that what counts cores to
+    size itself counts them.
 
     Raises:
         ProcessError: the program is missing.
@@ -164,25 +177,19 @@ def pinned(
                 cwd=ROOT,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
-                preexec_fn=partial(_settle, core),  # noqa: PLW1509 - this process has no other threads
+                preexec_fn=partial(_settle, cores),  # noqa: PLW1509 - it calls the system and nothing else
             )
         except FileNotFoundError as exc:
             raise ProcessError(f"{name}: {exc.filename} is missing") from exc
-    running = Pinned(name, process, log)
+    running = ServerProcess(name, process, log)
     try:
         yield running
     finally:
-        running.stop()
+        running.stop(stop_s)
 
 
-def _settle(core: int) -> None:
-    """To the core, and to die with the benchmark even where that is killed."""
-    os.sched_setaffinity(0, {core})
+def _settle(cores: Collection[int] | None) -> None:
+    """To the cores, and to die with the benchmark even where that is killed."""
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def free_port() -> int:
-    """One that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port: int = one.getsockname()[1]
-    return port
