@@ -60,6 +60,7 @@ from router.processes.serving import Membership
 from router.processes.siblings import Siblings
 from router.routing_metrics import PolicyCollector, RoutingMetrics
 from router.scoring import Scorer, UnknownScorer
+from router.scoring.artifact import has_check
 from router.scoring.service import ScoringService
 from router.steering import Steering
 from router.telemetry import Telemetry
@@ -249,8 +250,16 @@ async def _open_similar(
 def _make_embedder(config: Config, telemetry: Telemetry, cache: EmbeddingCache | None) -> Embedder | None:
     """None where there is no model, or nothing to embed for: an encoder takes some 50 MB."""
     scoring = config.scoring
-    wanted = scoring.use_embedding is not EmbeddingUse.NEVER or config.cache.semantic.enabled
+    wanted = _refines(config) or config.cache.semantic.enabled
     return Embedder(scoring, telemetry, cache) if scoring.embedding is not None and wanted else None
+
+
+def _refines(config: Config) -> bool:
+    """Whether a score may rest on the full embedding; a later artifact without a check has none until a restart."""
+    path = config.scoring.artifact_file()
+    if config.scoring.use_embedding is EmbeddingUse.AUTO and config.check.enabled and path is not None:
+        return not has_check(path)
+    return config.scoring.use_embedding is not EmbeddingUse.NEVER
 
 
 def _make_semantic(
@@ -280,7 +289,7 @@ def _make_guard(judge: Path | None) -> Guard:
 def _make_scorer(config: Config, telemetry: Telemetry, embedder: Embedder | None) -> Scorer:
     if config.scoring.artifact_file() is None:
         return UnknownScorer()
-    return ScoringService(config.scoring, telemetry, embedder)
+    return ScoringService(config.scoring, telemetry, embedder, checked=config.check.enabled)
 
 
 def _tracing_maker(config: Config) -> "Callable[[], Tracing] | None":

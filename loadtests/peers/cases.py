@@ -8,7 +8,7 @@ from loadtests.peers.contestants import (
     BARE,
     BARE_DISPATCH,
     CHECKING_ROUTER,
-    LEAN_ROUTER,
+    EMBEDDING_ROUTER,
     LITELLM,
     NGINX,
     ROUTER,
@@ -50,13 +50,13 @@ _PEERS: Final = (BARE_DISPATCH, NGINX, VLLM, SGLANG, LITELLM)
 DISPATCH: Final = Case(
     "dispatch",
     "Plain dispatch, 32 connections",
-    (ROUTER, CHECKING_ROUTER, LEAN_ROUTER, SEMANTIC_ROUTER, *_PEERS),
+    (ROUTER, CHECKING_ROUTER, EMBEDDING_ROUTER, SEMANTIC_ROUTER, *_PEERS),
 )
 HIT: Final = Case("hit", "Exact cache hit, 32 connections", (ROUTER, BARE), repeated=True)
 STREAM: Final = Case(
     "sse",
     f"Streams of {CHUNKS} chunks, 256 connections",
-    (ROUTER, LEAN_ROUTER, *_PEERS),
+    (ROUTER, EMBEDDING_ROUTER, *_PEERS),
     connections=256,
     stream=True,
     longer=2,

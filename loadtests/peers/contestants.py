@@ -90,8 +90,8 @@ def _checking_router(place: Place) -> Start:
     return _start_router(place, {})
 
 
-def _lean_router(place: Place) -> Start:
-    return _unchecked(_start_router(place, {"scoring": {"use_embedding": "never"}}))
+def _embedding_router(place: Place) -> Start:
+    return _start_router(place, {"check": {"enabled": False}})
 
 
 def _semantic_router(place: Place) -> Start:
@@ -235,12 +235,12 @@ BARE: Final = Contestant("bare Litestar", _bare, dispatches=False)
 BARE_DISPATCH: Final = Contestant("bare Litestar + transport", _bare_dispatch)
 ROUTER: Final = Contestant("this router", _router, is_router=True)
 CHECKING_ROUTER: Final = Contestant("this router, answers checked", _checking_router, is_router=True)
-LEAN_ROUTER: Final = Contestant("this router, never embedding", _lean_router, is_router=True)
+EMBEDDING_ROUTER: Final = Contestant("this router, unchecked", _embedding_router, is_router=True)
 SEMANTIC_ROUTER: Final = Contestant("this router, semantic", _semantic_router, is_router=True)
 NGINX: Final = Contestant("nginx", _nginx)
 VLLM: Final = Contestant("vllm-router", _vllm_router)
 SGLANG: Final = Contestant("sglang-router", _sglang_router)
 LITELLM: Final = Contestant("LiteLLM", _litellm, most_connections=64)
 CONTESTANTS: Final = (
-    ROUTER, CHECKING_ROUTER, LEAN_ROUTER, SEMANTIC_ROUTER, BARE, BARE_DISPATCH, NGINX, VLLM, SGLANG, LITELLM,
+    ROUTER, CHECKING_ROUTER, EMBEDDING_ROUTER, SEMANTIC_ROUTER, BARE, BARE_DISPATCH, NGINX, VLLM, SGLANG, LITELLM,
 )  # fmt: skip

@@ -48,7 +48,11 @@ class Probe(Section, frozen=True):
 
 
 class EmbeddingUse(StrEnum):
-    """When the full embedding is computed for a score: never, where it can change the decision, always."""
+    """When the full embedding is computed for a score.
+
+    `auto`: where it can change the side of the threshold, unless the site checks the edge's answers: what the edge has
+    said then decides near the threshold, and the embedding was measured to add nothing to it.
+    """
 
     NEVER = "never"
     AUTO = "auto"

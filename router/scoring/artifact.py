@@ -14,6 +14,7 @@ from router.scoring.query_model import QueryFile
 from router.scoring.stage_one import QueryScorer
 
 _FORMAT: Final = "hybrid-score-2"
+_NOTHING: Final = msgspec.Raw(b"null")
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -58,6 +59,7 @@ class ScoreArtifact(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 class _Header(Struct, frozen=True):
     format: str = ""
+    check: msgspec.Raw = _NOTHING
 
 
 def load_artifact(path: Path) -> ScoreArtifact:
@@ -76,6 +78,14 @@ def load_artifact(path: Path) -> ScoreArtifact:
         raise ConfigError(f"{path}: cannot be read ({exc.strerror}); name a file that `hybrid fit` wrote") from exc
     except msgspec.MsgspecError as exc:
         raise ConfigError(f"{path}: not a whole score artifact ({exc}); fit or copy it again") from exc
+
+
+def has_check(path: Path) -> bool:
+    """Whether a file has a check, without loading it; a wrong file has none, and is for `load_artifact` to refuse."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Header).check != _NOTHING
+    except (OSError, msgspec.MsgspecError):
+        return False
 
 
 def save_artifact(path: Path, artifact: ScoreArtifact) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -90,8 +90,11 @@ class ScoringService:
         telemetry: Telemetry,
         embedder: Embedder | None,
         load: Callable[[Path, Scoring, Embedding | None], Model] = load_model,
+        *,
+        checked: bool = False,
     ) -> None:
-        """
+        """`checked` says that the edge's answers are, as far as the artifact can.
+
         Raises:
             ConfigError: the artifact is wrong, or there is none.
         """
@@ -102,6 +105,7 @@ class ScoringService:
         self._path = path
         self._embedder = embedder
         self._load = load
+        self._checked = checked
         self._stamp = _read_stamp(self._path)
         self._model = self._read_model()
         self._cheap = BatchThreads(
@@ -183,7 +187,9 @@ class ScoringService:
         self._metrics.show_artifact(model.identity)
 
     def _read_model(self) -> Model:
-        return self._load(self._path, self._config, self._embedder.embedding if self._embedder else None)
+        model = self._load(self._path, self._config, self._embedder.embedding if self._embedder else None)
+        decided_by_check = self._checked and model.answers is not None and model.use is EmbeddingUse.AUTO
+        return replace(model, use=EmbeddingUse.NEVER) if decided_by_check else model
 
     async def _rate(self, model: Model, query: Query, threshold: float) -> _Rating:
         started = time.perf_counter()
