@@ -18,7 +18,7 @@ from router.admission import Admission, load_admission
 from router.api.cache import cache_routes
 from router.api.canaries import CANARIES
 from router.api.chat import chat_routes
-from router.api.embeddings import embedding_routes
+from router.api.embeddings import embedding_route
 from router.api.exchange import Service
 from router.api.failures import as_error_response
 from router.api.lanes import LANES
@@ -117,7 +117,7 @@ def create_app(config: Config, drain: Drain, membership: Membership | None = Non
                 yield
 
     return Litestar(
-        [*chat_routes(), *embedding_routes(), *status_routes(), *cache_routes(), LANES.route(), CANARIES.route()],
+        [*chat_routes(), embedding_route(), *status_routes(), *cache_routes(), LANES.route(), CANARIES.route()],
         lifespan=[lifespan],
         exception_handlers={Exception: as_error_response},
         request_max_body_size=config.limits.body_bytes,

@@ -59,7 +59,9 @@ def cache_routes() -> list[HTTPRouteHandler]:
 
     @delete(URL, status_code=200)
     async def flush(request: HttpRequest) -> ASGIApp:
-        return await converse(request, URL, partial(_flush, list(request.query_params.multi_items())))
+        return await converse(
+            request.scope, request.receive, URL, partial(_flush, list(request.query_params.multi_items()))
+        )
 
     return [CACHES.route(), flush]
 

@@ -4,14 +4,13 @@ from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 import msgspec
-from litestar import post
-from litestar.handlers import HTTPRouteHandler
+from litestar.handlers import ASGIRouteHandler
 from litestar.types import ASGIApp
 
 from edge.hang_up import EventStream
 from edge.serving import CutError
 from router.api.asking import Asker
-from router.api.exchange import Exchange, HttpRequest, converse, json_answer, unchanged_answer
+from router.api.exchange import Exchange, json_answer, post_route, unchanged_answer
 from router.api.failures import error_body
 from router.api.render import ChatDialect, Dialect, TextDialect
 from router.cache.entry import Stamp
@@ -27,7 +26,7 @@ _MOST_TOGETHER = 64
 _encode = msgspec.json.encode
 
 
-def chat_routes() -> list[HTTPRouteHandler]:
+def chat_routes() -> list[ASGIRouteHandler]:
     """The two handlers."""
     chat_decoder = msgspec.json.Decoder(ChatRequest)
     text_decoder = msgspec.json.Decoder(CompletionRequest)
@@ -43,15 +42,7 @@ def chat_routes() -> list[HTTPRouteHandler]:
         speak = partial(TextDialect, model=body.model, logprobs=logprobs, include_usage=body.include_usage)
         return await _generate(exchange, asker, body, speak)
 
-    @post(CHAT_URL)
-    async def chat(request: HttpRequest) -> ASGIApp:
-        return await converse(request, CHAT_URL, chat_work)
-
-    @post(TEXT_URL)
-    async def text(request: HttpRequest) -> ASGIApp:
-        return await converse(request, TEXT_URL, text_work)
-
-    return [chat, text]
+    return [post_route(CHAT_URL, chat_work), post_route(TEXT_URL, text_work)]
 
 
 async def _generate(

@@ -4,19 +4,18 @@ import base64
 
 import msgspec
 import numpy as np
-from litestar import post
-from litestar.handlers import HTTPRouteHandler
+from litestar.handlers import ASGIRouteHandler
 from litestar.types import ASGIApp
 
 from edge import wire
 from router.api.asking import Asker
-from router.api.exchange import EMBEDDING_URL, Exchange, HttpRequest, converse, json_answer
+from router.api.exchange import EMBEDDING_URL, Exchange, json_answer, post_route
 from router.errors import RequestError
 from router.query import Usage
 from router.wire import EmbeddingRequest
 
 
-def embedding_routes() -> list[HTTPRouteHandler]:
+def embedding_route() -> ASGIRouteHandler:
     """The handler."""
     decoder = msgspec.json.Decoder(EmbeddingRequest)
 
@@ -37,11 +36,7 @@ def embedding_routes() -> list[HTTPRouteHandler]:
         headers = exchange.answered(answer.decision, answer.status)
         return json_answer(msgspec.json.encode(listed), headers)
 
-    @post(EMBEDDING_URL)
-    async def embed(request: HttpRequest) -> ASGIApp:
-        return await converse(request, EMBEDDING_URL, work)
-
-    return [embed]
+    return post_route(EMBEDDING_URL, work)
 
 
 def shorten(vector: bytes, dimensions: int | None) -> bytes:

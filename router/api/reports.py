@@ -33,7 +33,7 @@ class Report(Generic[T]):
 
         @get(self.url)
         async def report(request: HttpRequest) -> ASGIApp:
-            return await converse(request, self.url, self._answer)
+            return await converse(request.scope, request.receive, self.url, self._answer)
 
         return report
 

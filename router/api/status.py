@@ -1,8 +1,8 @@
 """`/v1/models`, `/v1/route`, `/health/live`, `/health/ready` and `/metrics`."""
 
 import msgspec
-from litestar import get, post
-from litestar.handlers import HTTPRouteHandler
+from litestar import get
+from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct
 
 from edge import wire
 from router.api.asking import Asker
-from router.api.exchange import Exchange, HttpRequest, Service, converse, json_answer
+from router.api.exchange import Exchange, HttpRequest, Service, json_answer, post_route
 from router.choosing import ExplainedDecision
 from router.decision import AUTO, Tier
 from router.errors import UnknownModelError
@@ -51,12 +51,12 @@ class Readiness(Struct, frozen=True):
     targets: dict[str, bool]
 
 
-def status_routes() -> list[HTTPRouteHandler]:
+def status_routes() -> list[HTTPRouteHandler | ASGIRouteHandler]:
     """All handlers of this module; health and metrics are open, so that probes need no key."""
     return [_route_handler(), *_model_handlers(), *_health_handlers()]
 
 
-def _route_handler() -> HTTPRouteHandler:
+def _route_handler() -> ASGIRouteHandler:
     decoder = msgspec.json.Decoder(ChatRequest)
 
     async def work(exchange: Exchange, asker: Asker, content: bytes) -> ASGIApp:
@@ -68,11 +68,7 @@ def _route_handler() -> HTTPRouteHandler:
         explained = await service.chooser.explain(query, rules)
         return json_answer(_encode(_explain(exchange.service, explained)), exchange.answered(explained.decision))
 
-    @post(ROUTE_URL)
-    async def route(request: HttpRequest) -> ASGIApp:
-        return await converse(request, ROUTE_URL, work)
-
-    return route
+    return post_route(ROUTE_URL, work)
 
 
 def _explain(service: Service, explained: ExplainedDecision) -> RouteExplanation:
