@@ -64,6 +64,7 @@ async def serving(
     *,
     load: Callable[[Path, Scoring, Embedding | None], Model] = load_model,
     open_encoder: Callable[[Path], Embedding] = open_embedding,
+    checked: bool = False,
 ) -> AsyncIterator[ScoringService]:
     """A scorer with an embedder of its own, if it is to have one, and no cache."""
     telemetry = telemetry or Telemetry()
@@ -71,7 +72,7 @@ async def serving(
         embedder = None
         if config.embedding is not None:
             embedder = await stack.enter_async_context(Embedder(config, telemetry, None, open_encoder))
-        yield await stack.enter_async_context(ScoringService(config, telemetry, embedder, load))
+        yield await stack.enter_async_context(ScoringService(config, telemetry, embedder, load, checked=checked))
 
 
 def query(prompt: Prompt) -> Query:
@@ -99,6 +100,25 @@ async def test_concurrent_requests_get_what_a_file_of_prompts_gets(refined: Path
     assert [score.value for score in scores] == pytest.approx([score.value for score in expected], abs=1e-4)
     refined_share = sum(score.evidence is Evidence.EMBEDDING for score in scores) / len(scores)
     assert {"never": refined_share == 0, "auto": refined_share > 0, "always": refined_share == 1}[use]
+
+
+@pytest.mark.parametrize(
+    ("use", "checked", "evidence"),
+    [
+        (EmbeddingUse.AUTO, False, Evidence.EMBEDDING),
+        (EmbeddingUse.AUTO, True, Evidence.FEATURES),
+        (EmbeddingUse.ALWAYS, True, Evidence.EMBEDDING),
+    ],
+)
+async def test_near_the_threshold_the_check_says_more_than_the_embedding(
+    refined: Path, use: EmbeddingUse, checked: bool, evidence: Evidence
+) -> None:
+    config = Scoring(artifact=refined, embedding=EMBEDDING, use_embedding=use)
+    scorer, check = open_scoring(load_artifact(refined), open_embedding(EMBEDDING))
+    assert check is not None
+    threshold = scorer.estimate(PROMPTS[:1])[0].probability
+    async with serving(config, checked=checked) as service:
+        assert (await service.score(query(PROMPTS[0]), threshold)).evidence is evidence
 
 
 async def test_an_artifact_without_an_embedding_claims_none(plain: Path) -> None:

@@ -14,16 +14,19 @@ from edge.engine.encoder import Encoder
 from edge.engine.settings import ConfigError
 from router.embedder import embed_texts, open_embedding
 from router.query import Conversation, Message, Prompt
+from router.scoring.answer_check import CheckModel, Head, Heads
 from router.scoring.arrays import Array, Number, write_array
 from router.scoring.artifact import (
     Provenance,
     ScoreArtifact,
     SourceFile,
+    has_check,
     load_artifact,
     open_scoring,
     save_artifact,
 )
 from router.scoring.fit_query import Fitted, Vector, fit_query, folds, prepare_prompts
+from router.scoring.query_model import Kernel, KernelFile
 from router.scoring.stage_one import EmbeddedPrompt, Estimate, QueryScorer
 from tests.edge.embedding import write_embedding_artifact
 
@@ -170,6 +173,15 @@ def test_a_fit_needs_no_embedding(tmp_path: Path) -> None:
     assert scorer.estimate(prompts[:1])[0].spread == 0
 
 
+def test_a_product_in_parts_is_the_whole_product() -> None:
+    rng = np.random.default_rng(0)
+    landmarks = rng.normal(size=(1200, 300)).astype(np.float32) / 20  # two rows at a time
+    weights, rows = rng.normal(size=1200).astype(np.float32), rng.normal(size=(5, 300)).astype(np.float32) / 20
+    kernel = Kernel(KernelFile(write_array(landmarks), write_array(weights), 0.7), "kernel", 300)
+    apart = ((rows[:, None] - landmarks) ** 2).sum(2)
+    assert kernel(rows) == pytest.approx(np.exp(-0.7 * apart) @ weights, rel=1e-3, abs=1e-3)
+
+
 def test_one_outcome_alone_teaches_nothing() -> None:
     prompts, gains = make_labels(40)
 
@@ -263,6 +275,20 @@ def test_a_wrong_file_is_refused_in_one_line(artifact: ScoreArtifact, tmp_path: 
 
     assert str(caught.value).startswith(f"{path}: {said}")
     assert "\n" not in str(caught.value)
+
+
+def test_whether_there_is_a_check_is_known_without_loading(artifact: ScoreArtifact, tmp_path: Path) -> None:
+    path = tmp_path / "score.json"
+    assert not has_check(path)
+    save_artifact(path, artifact)
+    assert not has_check(path)
+    save_artifact(
+        path,
+        msgspec.structs.replace(
+            artifact, check=CheckModel(with_logprobs=None, without_logprobs=Heads(Head(0, {}), Head(0, {})))
+        ),
+    )
+    assert has_check(path)
 
 
 def test_another_embedding_is_refused(artifact: ScoreArtifact, tmp_path: Path) -> None:
