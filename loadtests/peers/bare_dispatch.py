@@ -1,6 +1,7 @@
 """
-The least that a Litestar server can do to pass a request on: its body, as it is, straight to the transport that the
-router uses, and the answer back; a stream piece by piece as it comes. The yardstick of a dispatch.
+The least that a Litestar server can do to pass a request on: its body, as it is, straight to a transport of httpx's
+types, and the answer back; a stream piece by piece as it comes. With httpx-aiohttp's transport, the fastest that there
+is to install, it is the yardstick of a dispatch; with the router's own it shows what that one brings.
 """
 
 import sys
@@ -17,19 +18,21 @@ from litestar.types import ASGIApp
 
 from edge.serving import Drain, serve
 from loadtests.peers.upstream import CHAT_URL
+from router.backends.transport import PooledTransport
 
+OWN_TRANSPORT = "--own-transport"
 _HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
 _TIMEOUT = {"timeout": {"connect": 10.0, "read": 60.0, "pool": 60.0}}
 _CONNECTIONS = 1024
 
 
-def create_app(upstream: str) -> Litestar:
+def create_app(upstream: str, *, own_transport: bool) -> Litestar:
     """The handler; `upstream` is a URL without a path."""
     url = upstream + CHAT_URL
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with AiohttpTransport(limits=httpx.Limits(max_connections=_CONNECTIONS)) as transport:
+        async with _make_transport(upstream, own=own_transport) as transport:
             app.state.transport = transport
             yield
 
@@ -48,6 +51,12 @@ def create_app(upstream: str) -> Litestar:
     return Litestar([dispatch], lifespan=[lifespan], openapi_config=None, logging_config=None)
 
 
+def _make_transport(upstream: str, *, own: bool) -> httpx.AsyncBaseTransport:
+    if own:
+        return PooledTransport(httpx.URL(upstream), _CONNECTIONS)
+    return AiohttpTransport(limits=httpx.Limits(max_connections=_CONNECTIONS))
+
+
 async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
     try:
         async for piece in response.aiter_raw():
@@ -57,4 +66,5 @@ async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(create_app(sys.argv[2]), Drain(), host="127.0.0.1", port=int(sys.argv[1]), drain_s=0.1))
+    app = create_app(sys.argv[2], own_transport=OWN_TRANSPORT in sys.argv[3:])
+    sys.exit(serve(app, Drain(), host="127.0.0.1", port=int(sys.argv[1]), drain_s=0.1))

@@ -10,6 +10,7 @@ from loadtests.peers.comparison import compare_differences, compare_ratios
 from loadtests.peers.contestants import (
     BARE,
     BARE_DISPATCH,
+    BARE_OWN_DISPATCH,
     CHECKING_ROUTER,
     EMBEDDING_ROUTER,
     LITELLM,
@@ -65,6 +66,7 @@ RATIOS: Final = (
     Ratio(DISPATCH, ROUTER, BARE_DISPATCH, 0.55, moonshot=0.7),
     Ratio(DISPATCH, ROUTER, VLLM, 0.15, moonshot=0.3),
     Ratio(DISPATCH, ROUTER, LITELLM, 12.0),
+    Ratio(DISPATCH, ROUTER, BARE_OWN_DISPATCH),
     Ratio(DISPATCH, ROUTER, NGINX),
     Ratio(DISPATCH, ROUTER, SGLANG),
     Ratio(DISPATCH, CHECKING_ROUTER, BARE_DISPATCH),

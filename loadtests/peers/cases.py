@@ -7,6 +7,7 @@ from typing import Final
 from loadtests.peers.contestants import (
     BARE,
     BARE_DISPATCH,
+    BARE_OWN_DISPATCH,
     CHECKING_ROUTER,
     EMBEDDING_ROUTER,
     LITELLM,
@@ -50,7 +51,7 @@ _PEERS: Final = (BARE_DISPATCH, NGINX, VLLM, SGLANG, LITELLM)
 DISPATCH: Final = Case(
     "dispatch",
     "Plain dispatch, 32 connections",
-    (ROUTER, CHECKING_ROUTER, EMBEDDING_ROUTER, SEMANTIC_ROUTER, *_PEERS),
+    (ROUTER, CHECKING_ROUTER, EMBEDDING_ROUTER, SEMANTIC_ROUTER, BARE_OWN_DISPATCH, *_PEERS),
 )
 HIT: Final = Case("hit", "Exact cache hit, 32 connections", (ROUTER, BARE), repeated=True)
 STREAM: Final = Case(

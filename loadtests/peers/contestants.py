@@ -13,6 +13,7 @@ import yaml
 from deploy.demo import ROOT, SITE
 from edge.models.errors import StoreError
 from edge.models.store import Store
+from loadtests.peers.bare_dispatch import OWN_TRANSPORT
 from loadtests.peers.upstream import CHAT_URL, MODEL
 from loadtests.ports import free_port
 from loadtests.processes import ProcessError
@@ -73,6 +74,11 @@ def _bare(place: Place) -> Start:
 def _bare_dispatch(place: Place) -> Start:
     command = [*_module("loadtests.peers.bare_dispatch"), str(place.port), place.upstream]
     return Start(command, place.url + CHAT_URL)
+
+
+def _bare_own_dispatch(place: Place) -> Start:
+    start = _bare_dispatch(place)
+    return replace(start, command=[*start.command, OWN_TRANSPORT])
 
 
 def _router(place: Place) -> Start:
@@ -233,6 +239,7 @@ def _litellm(place: Place) -> Start:
 
 BARE: Final = Contestant("bare Litestar", _bare, dispatches=False)
 BARE_DISPATCH: Final = Contestant("bare Litestar + transport", _bare_dispatch)
+BARE_OWN_DISPATCH: Final = Contestant("bare Litestar + own transport", _bare_own_dispatch)
 ROUTER: Final = Contestant("this router", _router, is_router=True)
 CHECKING_ROUTER: Final = Contestant("this router, answers checked", _checking_router, is_router=True)
 EMBEDDING_ROUTER: Final = Contestant("this router, unchecked", _embedding_router, is_router=True)
@@ -242,5 +249,5 @@ VLLM: Final = Contestant("vllm-router", _vllm_router)
 SGLANG: Final = Contestant("sglang-router", _sglang_router)
 LITELLM: Final = Contestant("LiteLLM", _litellm, most_connections=64)
 CONTESTANTS: Final = (
-    ROUTER, CHECKING_ROUTER, EMBEDDING_ROUTER, SEMANTIC_ROUTER, BARE, BARE_DISPATCH, NGINX, VLLM, SGLANG, LITELLM,
+    ROUTER, CHECKING_ROUTER, EMBEDDING_ROUTER, SEMANTIC_ROUTER, BARE, BARE_DISPATCH, BARE_OWN_DISPATCH, NGINX, VLLM, SGLANG, LITELLM,
 )  # fmt: skip
