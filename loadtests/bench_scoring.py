@@ -126,13 +126,16 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Scores of the rows that were held out: without the full embedding, where it matters, always, with the answer."""
+    """Scores of the rows that were held out: without the full embedding, where it matters, always, with the answer;
+    and with the answer but without the embedding.
+    """
 
     places: Places
     never: list[Score]
     auto: list[Score]
     always: list[Score]
     answered: list[Score]
+    answered_cheaply: list[Score]
 
     @property
     def embedded_share(self) -> float:
@@ -171,7 +174,7 @@ def _answers_of(path: Path) -> Path | None:
 
 def score_folds(bench: Workbench, folds: Sequence[Fold], embedding: Path, *, thorough: bool) -> Results:
     """Fit, write the artifact, read it again, score; `thorough` tries every use of the embedding and the answers."""
-    found: dict[int, tuple[Score, Score, Score, Score]] = {}
+    found: dict[int, tuple[Score, ...]] = {}
     for number, fold in enumerate(folds, 1):
         click.echo(f"  fold {number} of {len(folds)}: {len(fold.fit)} rows to fit, {len(fold.held)} to score", err=True)
         part = bench.labels.take(fold.held)
@@ -180,16 +183,15 @@ def score_folds(bench: Workbench, folds: Sequence[Fold], embedding: Path, *, tho
             save_artifact(path, _artifact(bench, fold, embedding))
             stages = _open_stages(path, bench.encoder)
         always = stages.score_prompts(part)
-        columns = [always, always, always, always]
+        columns = [always] * 5
         if thorough:
             never = replace(stages, use=EmbeddingUse.NEVER).score_prompts(part)
             half = float(np.median([one.value for one in never]))  # the threshold that splits the calls in half
             auto = replace(stages, use=EmbeddingUse.AUTO, threshold=half).score_prompts(part)
-            columns = [never, auto, always, stages.check_answers(part, always)]
+            columns = [never, auto, always, stages.check_answers(part, always), stages.check_answers(part, never)]
         found |= dict(zip(fold.held, zip(*columns, strict=True), strict=True))
     places = sorted(found)
-    never, auto, always, answered = ([found[at][column] for at in places] for column in range(4))
-    return Results(places, never, auto, always, answered)
+    return Results(places, *([found[at][column] for at in places] for column in range(5)))
 
 
 def _open_stages(path: Path, encoder: Encoder | None) -> Stages:
@@ -224,6 +226,9 @@ def judge_dataset(dataset: Dataset, encoder: Encoder, embedding: Path) -> list[R
         rows.append(Row(f"{dataset.name}: query, full embedding {name}: APGR", str(apgr), "-", holds=True))
     if held.answered:
         rows += judge_scores(dataset.name, "with the answer", held, results.answered)
+        more = compare(sample, _values(results.answered), _values(results.answered_cheaply))
+        title = f"{dataset.name}: with the answer, APGR above the same without the full embedding"
+        rows.append(_above(title, more, must=False))
     if folds := dataset.domain_folds():
         unseen = score_folds(bench, folds, embedding, thorough=False)
         rows += judge_scores(dataset.name, "unseen domains", dataset.labels.take(unseen.places), unseen.always)

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from loadtests.peers.wrk import Load, Wrk
 from loadtests.ports import free_port
 from loadtests.processes import Cores, ProcessError, ServerProcess, read_busy_s, serving
 
+_GLANCE_S: Final = 0.1
+_MOST_GLANCES: Final = 40
+_QUIET: Final = 0.1
 _START_S: Final = 120.0
 _BODIES: Final = 512
 _NUMBERS_A_TURN: Final = 1_000_000
@@ -134,6 +138,7 @@ class Arena:
             ProcessError: the contestant, the upstream or wrk died.
         """
         step = 0 if case.repeated else 1
+        self._settle()
         before = self._look(running)
         load = self.wrk.load(
             running.place.url, self._lua(running, case), first=first, step=step, connections=case.connections,
@@ -151,6 +156,14 @@ class Arena:
             running.process.resident_bytes(),
             after.asked.all - before.asked.all,
         )
+
+    def _settle(self) -> None:
+        """Until nothing runs on the server's core: who had the last turn may not be done with what was asked of it."""
+        for _ in range(_MOST_GLANCES):
+            busy_s = read_busy_s(self.cores.server)
+            time.sleep(_GLANCE_S)
+            if read_busy_s(self.cores.server) - busy_s <= _QUIET * _GLANCE_S:
+                return
 
     def drop(self, name: str, reason: str) -> None:
         """It takes no further part."""

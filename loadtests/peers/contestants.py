@@ -249,5 +249,6 @@ VLLM: Final = Contestant("vllm-router", _vllm_router)
 SGLANG: Final = Contestant("sglang-router", _sglang_router)
 LITELLM: Final = Contestant("LiteLLM", _litellm, most_connections=64)
 CONTESTANTS: Final = (
-    ROUTER, CHECKING_ROUTER, EMBEDDING_ROUTER, SEMANTIC_ROUTER, BARE, BARE_DISPATCH, BARE_OWN_DISPATCH, NGINX, VLLM, SGLANG, LITELLM,
+    ROUTER, CHECKING_ROUTER, EMBEDDING_ROUTER, SEMANTIC_ROUTER,
+    BARE, BARE_DISPATCH, BARE_OWN_DISPATCH, NGINX, VLLM, SGLANG, LITELLM,
 )  # fmt: skip

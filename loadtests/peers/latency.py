@@ -52,9 +52,16 @@ def percentile_ms(values: Sequence[float], percentile: float) -> float:
 
 
 def ask_on_schedule(
-    port: int, *, bodies: Sequence[Body], arrivals: Sequence[float], first: int, headers: Mapping[str, str]
+    port: int,
+    *,
+    bodies: Sequence[Body],
+    arrivals: Sequence[float],
+    first: int,
+    headers: Mapping[str, str],
+    warm_up_s: float = 0.0,
 ) -> Timings:
-    """Ask a server on loopback; the bodies are those from number `first` on.
+    """Ask a server on loopback; the bodies are those from number `first` on. What is due earlier than `warm_up_s` does
+    not count: a server that nothing was asked of for minutes needs some requests to be itself again.
 
     Raises:
         OSError: nobody listens.
@@ -69,7 +76,7 @@ def ask_on_schedule(
     gc.disable()
     try:
         with asyncio.Runner(loop_factory=_precise_loop) as runner:
-            return runner.run(_ask(port, requests, arrivals))
+            return runner.run(_ask(port, requests, arrivals, warm_up_s))
     finally:
         gc.enable()
 
@@ -78,7 +85,7 @@ def _precise_loop() -> asyncio.AbstractEventLoop:
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
-async def _ask(port: int, requests: Sequence[bytes], arrivals: Sequence[float]) -> Timings:
+async def _ask(port: int, requests: Sequence[bytes], arrivals: Sequence[float], warm_up_s: float) -> Timings:
     loop = asyncio.get_running_loop()
     timings, pool = Timings(), _Pool(port)
     await pool.open(_OPEN_AT_ONCE)
@@ -89,10 +96,12 @@ async def _ask(port: int, requests: Sequence[bytes], arrivals: Sequence[float]) 
         sent = loop.time()
         status = await connection.ask(request)
         timings.failed += status != b"200"
+        pool.give(connection)
+        if due < begun + warm_up_s:
+            return
         timings.late_ms.append((sent - due) * 1e3)
         timings.first_ms.append((connection.first - due) * 1e3)
         timings.whole_ms.append((connection.ended - due) * 1e3)
-        pool.give(connection)
 
     async with asyncio.timeout(arrivals[-1] + _PATIENCE_S), asyncio.TaskGroup() as group:
         for request, arrival in zip(requests, arrivals, strict=True):

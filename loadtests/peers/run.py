@@ -11,7 +11,7 @@ import httpx
 from loadtests.peers.arena import Arena, Running, Turn
 from loadtests.peers.bodies import make_bodies
 from loadtests.peers.cases import CLOSED, LATENCY, Case
-from loadtests.peers.contestants import BARE_DISPATCH, ROUTER, VLLM
+from loadtests.peers.contestants import BARE_DISPATCH, BARE_OWN_DISPATCH, ROUTER, VLLM
 from loadtests.peers.counters import Counters
 from loadtests.peers.latency import Timings, ask_on_schedule, draw_arrivals
 from loadtests.processes import ProcessError
@@ -19,7 +19,7 @@ from loadtests.processes import ProcessError
 DIRECT: Final = "the upstream itself"
 RATE: Final = 200.0
 STREAM_RATE: Final = 20.0
-OPEN_CONTESTANTS: Final = (ROUTER, BARE_DISPATCH, VLLM)
+OPEN_CONTESTANTS: Final = (ROUTER, BARE_DISPATCH, BARE_OWN_DISPATCH, VLLM)
 _BODIES: Final = 512
 _WARM_UP_S: Final = 1
 _LATENCY_SECONDS: Final = 2
@@ -98,8 +98,9 @@ def _play_latency(arena: Arena, results: Results, *, repeats: int, say: Say) -> 
     )
     for repeat in range(repeats):
         for timings, bodies, rate, for_s in parts:
-            arrivals = draw_arrivals(rate, for_s, seed=repeat)
-            ask = partial(ask_on_schedule, bodies=bodies, arrivals=arrivals, first=arena.take_numbers())
+            arrivals = draw_arrivals(rate, _WARM_UP_S + for_s, seed=repeat)
+            first = arena.take_numbers()
+            ask = partial(ask_on_schedule, bodies=bodies, arrivals=arrivals, first=first, warm_up_s=_WARM_UP_S)
             timings[DIRECT].append(ask(arena.upstream_port, headers={}))
             members = [one for c in OPEN_CONTESTANTS if (one := arena.running.get(c.name)) is not None]
             for running in _rotate(members, repeat):
