@@ -6,10 +6,11 @@ A long turn is read at both ends only: `_HEAD` and `_TAIL` characters.
 """
 
 import re
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final
 
 import numpy as np
@@ -158,7 +159,9 @@ _EARLIER: Final = ("earlier_", "system_", "shared_with_earlier", "place_in_earli
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One prompt, read once: `_MEASURED` and `_COUNTED` numbers, counts of marks and kinds of words; and its words."""
+    """One prompt, read once: `_MEASURED` and `_COUNTED` numbers, counts of marks and kinds of words, and the same as
+    shares of characters and words; and its words.
+    """
 
     numbers: list[float]
     tokens: list[str]
@@ -189,7 +192,10 @@ def read_prompt(prompt: Prompt) -> Reading:
         float(raw[:1].islower()),
         *earlier[6:],
     ]
-    return Reading([*measured, *counted, *map(marked.count, _EACH_MARK), *kinds], tokens)
+    marks = list(map(marked.count, _EACH_MARK))
+    characters, words = len(raw) or 1, len(tokens) or 1
+    shares = [*[count / characters for count in marks], *[count / words for count in kinds]]
+    return Reading([*measured, *counted, *marks, *kinds, *shares], tokens)
 
 
 def _cut(text: str) -> str:
@@ -283,19 +289,14 @@ NAMES: Final = (
 )
 # Where columns of the table begin.
 _COUNTS_AT: Final = len(_MEASURED)
-_MARKS_AT: Final = _COUNTS_AT + len(_COUNTED)
-_KINDS_AT: Final = _MARKS_AT + len(_MARKS) + 1
-_SHARES_AT: Final = _KINDS_AT + len(_LEXICON)
-_KIND_SHARES_AT: Final = _SHARES_AT + len(_MARKS) + 1
+_SHARES_AT: Final = _COUNTS_AT + len(_COUNTED) + len(_MARKS) + 1 + len(_LEXICON)
 
 
 def tabulate(readings: Sequence[Reading]) -> Matrix:
     """A row a prompt, a column a name of `NAMES`: counts as log(1 + n), and those of marks and words as shares too."""
-    table = np.empty((len(readings), len(NAMES)), np.float32)
-    table[:, :_SHARES_AT] = [reading.numbers for reading in readings]
-    characters, tokens = np.maximum(table[:, _COUNTS_AT : _COUNTS_AT + 2], 1).T[:, :, None]
-    np.divide(table[:, _MARKS_AT:_KINDS_AT], characters, out=table[:, _SHARES_AT:_KIND_SHARES_AT])
-    np.divide(table[:, _KINDS_AT:_SHARES_AT], tokens, out=table[:, _KIND_SHARES_AT:])
+    # `array` asks each number for nothing but itself, where numpy first finds out what they all could be
+    numbers = array("f", chain.from_iterable([reading.numbers for reading in readings]))
+    table = np.frombuffer(numbers, np.float32).reshape(len(readings), len(NAMES))
     counts = table[:, _COUNTS_AT:_SHARES_AT]
     np.log1p(counts, out=counts)
     return table

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-_GATHERED_S: Final = 0.005
+_GATHERED_S: Final = 0.05
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -42,8 +42,8 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class RequestLog:
     """Lines of the logger `router.requests`, in order, with `run()` as a job.
 
-    What ends within a few milliseconds is written at once: to write alone would cost a request some 20 us of the event
-    loop, more than a cache's hit has to spare. A kill may lose those few milliseconds, a stop does not.
+    What ends within a twentieth of a second is written at once: to write alone would cost a request 20 to 100 us of the
+    event loop, more than a cache's hit has to spare. A kill may lose that long, a stop does not.
     """
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -164,6 +164,11 @@ class Arena:
             time.sleep(_GLANCE_S)
             if read_busy_s(self.cores.server) - busy_s <= _QUIET * _GLANCE_S:
                 return
+
+    def keep(self, contestants: Collection[Contestant]) -> None:
+        """End all others: what they do while nobody asks them would be in the times of those that are asked."""
+        for name in self.running.keys() - {one.name for one in contestants}:
+            self.running.pop(name).process.stop()
 
     def drop(self, name: str, reason: str) -> None:
         """It takes no further part."""

@@ -22,7 +22,7 @@ STREAM_RATE: Final = 20.0
 OPEN_CONTESTANTS: Final = (ROUTER, BARE_DISPATCH, BARE_OWN_DISPATCH, VLLM)
 _BODIES: Final = 512
 _WARM_UP_S: Final = 1
-_LATENCY_SECONDS: Final = 2
+_LATENCY_SECONDS: Final = 3
 _STREAM_SECONDS: Final = 3
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -57,6 +57,7 @@ def play(arena: Arena, names: Sequence[str], *, repeats: int, turn_s: int, say: 
             say(f"{case.title}: {', '.join(one.contestant.name for one in arena.members(case))}")
             _play_case(arena, case, results, repeats=repeats, turn_s=turn_s, say=say)
     if LATENCY in names:
+        arena.keep(OPEN_CONTESTANTS)
         say(f"Added latency: {RATE:.0f} requests/s and {STREAM_RATE:.0f} streams/s, open loop")
         _play_latency(arena, results, repeats=repeats, say=say)
     results.missing = arena.missing
