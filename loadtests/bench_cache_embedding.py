@@ -19,13 +19,13 @@ import click
 import numpy as np
 import uvloop
 
-from deploy.demo import SITE
 from edge.models.store import Store
 from loadtests.bench import Row, report
 from loadtests.bench_decision import long_questions, measure
+from loadtests.site import DEMO_ARTIFACT
 from router.cache.embedding import EmbeddingCache, Maker, StoredVector
 from router.cache.tiered import TieredRecords
-from router.config import EmbeddingUse, Scoring, load_config
+from router.config import EmbeddingUse, Scoring
 from router.config.cache import EmbeddingCache as EmbeddingCacheSection
 from router.config.cache import Tiers
 from router.embedder import Embedder, name_maker, open_embedding
@@ -157,12 +157,9 @@ async def _caching(embedding: Path) -> AsyncIterator[Bench]:
 def main(store: Path, count: int, core: int | None) -> None:
     """Measure what a cached vector costs."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0)) if core is None else core})
-    artifact = load_config(SITE / "router.yaml").scoring.artifact
-    if artifact is None:
-        raise click.ClickException("the demo's router.yaml names no artifact")
     embedding = Store(store).find("all-minilm-l6-v2-fast")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        rows = runner.run(run(artifact, embedding, count))
+        rows = runner.run(run(DEMO_ARTIFACT, embedding, count))
     sys.exit(report("cache_embedding", rows))
 
 

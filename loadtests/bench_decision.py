@@ -22,13 +22,13 @@ import click
 import numpy as np
 import uvloop
 
-from deploy.demo import SITE
 from edge.engine.encoder import Encoder
 from edge.engine.session import SessionConfig
 from edge.models.store import Store
 from loadtests.bench import Row, report
 from loadtests.pair.questions import Split, generate
-from router.config import EmbeddingUse, Scoring, load_config
+from loadtests.site import DEMO_ARTIFACT
+from router.config import EmbeddingUse, Scoring
 from router.decision import Evidence, Rules, Target, Tier, decide, select_eligible
 from router.embedder import Embedder
 from router.query import Conversation, Message, Parameters, Prompt, Query
@@ -170,18 +170,15 @@ async def _serving(artifact: Path, embedding: Path, use: EmbeddingUse) -> AsyncI
 
 @click.command(context_settings={"show_default": True})
 @click.option("--store", type=click.Path(path_type=Path), default=Path(".models"), help="Where the models are.")
-@click.option("--artifact", type=click.Path(path_type=Path), help="Default: the demo site's.")
+@click.option("--artifact", type=click.Path(path_type=Path), default=DEMO_ARTIFACT, help="A score's.")
 @click.option("--count", default=2000, help="Decisions of a measurement.")
 @click.option("--core", type=int, help="Which core; default: the last one.")
-def main(store: Path, artifact: Path | None, count: int, core: int | None) -> None:
+def main(store: Path, artifact: Path, count: int, core: int | None) -> None:
     """Measure what a decision costs."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0)) if core is None else core})
-    chosen = artifact or load_config(SITE / "router.yaml").scoring.artifact
-    if chosen is None:
-        raise click.ClickException("the demo's router.yaml names no artifact; give --artifact")
     embedding = Store(store).find("all-minilm-l6-v2-fast")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        rows = runner.run(run(chosen, embedding, count))
+        rows = runner.run(run(artifact, embedding, count))
     sys.exit(report("decision", rows))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 
-from deploy.demo import ROOT, SITE
+from deploy.demo import ROOT
 from edge.engine.artifact import ArtifactKind, write_manifest
 from edge.models.catalog import Precision
 from edge.models.llama import export_checkpoint
@@ -24,7 +24,7 @@ from loadtests.bench import FOLDER, Row, report
 from loadtests.pair.answers import answer_all
 from loadtests.pair.live import Explained, LiveRouter, Routed
 from loadtests.pair.questions import Kind, Question, Split, generate, is_correct
-from loadtests.site import running_site
+from loadtests.site import DEMO_ARTIFACT, running_site
 from router.evaluation.assessment import Assessment, assess_scores
 from router.evaluation.metrics import Interval, Matrix, Sample, Vector, bootstrap, compare, quality_at
 from router.evaluation.report import Title, render_report
@@ -232,7 +232,7 @@ def write_report(assessment: Assessment) -> Path:
     """The checked scores as a page."""
     FOLDER.mkdir(exist_ok=True)
     title = Title(
-        str((SITE / "pair.score.json").relative_to(ROOT)),
+        str(DEMO_ARTIFACT.relative_to(ROOT)),
         "demo-edge < demo-cloud",
         [f"{assessment.rows} fresh questions, asked live"],
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

@@ -15,13 +15,14 @@ import msgspec
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.demo import ROOT, Part, Ports, write_parts
+from deploy.demo import ROOT, SITE, Part, Ports, write_parts
 from edge.engine.events import Statistics
 from edge.engine.metrics import COUNTERS, GAUGES
 from router.api.lanes import LanesReport
 from router.lanes import Kind
 from router.tickets import LaneStatistics
 
+DEMO_ARTIFACT = SITE / "pair.score.json"
 STORE = Path(os.environ.get("HYBRID_MODELS", ROOT / ".models"))
 _START_S = 90.0
 _STOP_S = 25.0
