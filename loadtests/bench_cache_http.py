@@ -6,10 +6,8 @@ Throughput needs a quiet machine; the processor time a request takes is shown be
 """
 
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,12 +20,15 @@ import msgspec
 
 from loadtests.bench import Row, report
 from loadtests.closed_loop import Load, ask_in_a_loop, post
-from loadtests.site import free_ports, running_site
+from loadtests.ports import free_port
+from loadtests.processes import serving
+from loadtests.site import running_site
 
 PATH = "/v1/chat/completions"
 QUESTION = {"model": "auto", "temperature": 0, "messages": [{"role": "user", "content": "What is 3 plus 4?"}]}
 _BAR = 0.5
 _CONNECTIONS = 32
+_START_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +68,19 @@ class Server:
 
 
 @contextmanager
-def bare_server() -> Iterator[Server]:
+def bare_server(folder: Path) -> Iterator[Server]:
     """The yardstick, ready."""
-    port = free_ports().router
+    port = free_port()
     command = [sys.executable, "-m", "loadtests.bare_app", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            _wait_ready(port)
-            yield Server(process.pid, port)
-        finally:
-            process.terminate()
+    with serving("bare", command, cores=None, folder=folder) as process:
+        process.wait_ready(f"http://127.0.0.1:{port}{PATH}", _START_S)
+        yield Server(process.pid, port)
 
 
 def measure(rounds: int, for_s: float) -> list[Row]:
     """Both in turns, first one, then the other."""
     request = post(PATH, msgspec.json.encode(QUESTION))
-    with tempfile.TemporaryDirectory() as work, running_site(Path(work)) as site, bare_server() as bare:
+    with tempfile.TemporaryDirectory() as name, running_site(Path(name)) as site, bare_server(Path(name)) as bare:
         ours = Server(site.pid("router"), site.ports.router)
         statuses = [httpx.post(site.url + PATH, json=QUESTION, timeout=20).headers["x-cache"] for _ in range(2)]
         if statuses != ["miss", "hit"]:
@@ -115,18 +113,6 @@ def _rows(pairs: list[tuple[Served, Served]]) -> list[Row]:
             "p50 of a hit at 32 connections", f"{median(ours.load.took_ms(50) for _, ours in pairs):.1f} ms", "-", True
         ),
     ]
-
-
-def _wait_ready(port: int, limit_s: float = 20.0) -> None:
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
-        try:
-            httpx.post(f"http://127.0.0.1:{port}{PATH}", json={}, timeout=2)
-        except httpx.HTTPError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError("the bare server did not start")
 
 
 @click.command()

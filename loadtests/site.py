@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.demo import ROOT, SITE, Part, Ports, write_parts
 from edge.engine.events import Statistics
 from edge.engine.metrics import COUNTERS, GAUGES
+from loadtests.ports import free_port
 from router.api.lanes import LanesReport
 from router.lanes import Kind
 from router.tickets import LaneStatistics
@@ -70,7 +71,7 @@ class Site:
 
     def add_router(self, name: str) -> str:
         """Another replica of the router, configured as that is now, to be started by name; returns its URL."""
-        port = free_ports().router
+        port = free_port()
         content: dict[str, Any] = yaml.safe_load((self.work / "router.yaml").read_text())
         content["listen"]["port"] = port
         (self.work / f"{name}.yaml").write_text(yaml.safe_dump(content))

@@ -62,6 +62,7 @@ from router.routing_metrics import PolicyCollector, RoutingMetrics
 from router.scoring import Scorer, UnknownScorer
 from router.scoring.artifact import has_check
 from router.scoring.service import ScoringService
+from router.scoring.stages import settle_use
 from router.steering import Steering
 from router.telemetry import Telemetry
 
@@ -257,9 +258,8 @@ def _make_embedder(config: Config, telemetry: Telemetry, cache: EmbeddingCache |
 def _refines(config: Config) -> bool:
     """Whether a score may rest on the full embedding; a later artifact without a check has none until a restart."""
     path = config.scoring.artifact_file()
-    if config.scoring.use_embedding is EmbeddingUse.AUTO and config.check.enabled and path is not None:
-        return not has_check(path)
-    return config.scoring.use_embedding is not EmbeddingUse.NEVER
+    checked = config.check.enabled and path is not None and has_check(path)
+    return settle_use(config.scoring.use_embedding, checked=checked) is not EmbeddingUse.NEVER
 
 
 def _make_semantic(

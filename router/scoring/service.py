@@ -21,7 +21,7 @@ from router.scoring import EdgeAnswer, Explanation
 from router.scoring.answer_check import AnswerChecker, CheckItem
 from router.scoring.artifact import load_artifact, open_scoring
 from router.scoring.stage_one import EmbeddedPrompt, Estimate, QueryScorer
-from router.scoring.stages import needs_refining
+from router.scoring.stages import needs_refining, settle_use
 from router.telemetry import Telemetry
 from router.threads import BatchThreads, Misses
 from router.turns import TurnBatches
@@ -188,8 +188,7 @@ class ScoringService:
 
     def _read_model(self) -> Model:
         model = self._load(self._path, self._config, self._embedder.embedding if self._embedder else None)
-        decided_by_check = self._checked and model.answers is not None and model.use is EmbeddingUse.AUTO
-        return replace(model, use=EmbeddingUse.NEVER) if decided_by_check else model
+        return replace(model, use=settle_use(model.use, checked=self._checked and model.answers is not None))
 
     async def _rate(self, model: Model, query: Query, threshold: float) -> _Rating:
         started = time.perf_counter()

@@ -10,6 +10,11 @@ from router.query import Prompt
 from router.scoring.stage_one import EmbeddedPrompt, Estimate, QueryScorer
 
 
+def settle_use(use: EmbeddingUse, *, checked: bool) -> EmbeddingUse:
+    """What `auto` comes to where answers are checked, as a score near the threshold then decides nothing by itself."""
+    return EmbeddingUse.NEVER if use is EmbeddingUse.AUTO and checked else use
+
+
 def needs_refining(estimate: Estimate, threshold: float, use: EmbeddingUse) -> bool:
     """Whether the full embedding is to be used: with `auto`, where it can change the side of the threshold.
 

@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from deploy.demo import ROOT
-from loadtests.site import Site, free_ports
+from loadtests.ports import free_port
+from loadtests.site import Site
 from loadtests.swarm.arrivals import draw_scheduled
 from loadtests.swarm.cli import main
 from loadtests.swarm.measures import Measure, measure
@@ -101,7 +102,7 @@ def test_workers_share_the_load(arrival: Open | Closed, site: Site, tmp_path: Pa
 
 
 def test_workers_come_from_elsewhere(site: Site, tmp_path: Path) -> None:
-    crew = Crew(remote=1, port=free_ports().router)
+    crew = Crew(remote=1, port=free_port())
     command = [sys.executable, "-m", "loadtests.swarm", "work", f"127.0.0.1:{crew.port}"]
     working = subprocess.Popen(command, cwd=ROOT)
     try:
@@ -282,7 +283,7 @@ def test_demo_site_without_models_is_told_in_one_line(tmp_path: Path) -> None:
 
 def test_generator_without_workers_gives_up(tmp_path: Path) -> None:
     (tmp_path / SCENARIO).write_bytes(msgspec.json.encode(make_scenario()))
-    port = str(free_ports().router)
+    port = str(free_port())
     command = generator("--folder", str(tmp_path), "--workers", "1", "--join-s", "1", "--port", port)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

@@ -17,7 +17,8 @@ import psutil
 import yaml
 
 from deploy.demo import ROOT
-from loadtests.site import Site, free_ports
+from loadtests.ports import free_port
+from loadtests.site import Site
 
 LONG: dict[str, Any] = {
     "messages": [{"role": "user", "content": "Hello"}],
@@ -47,7 +48,7 @@ def router_beside(site: Site, work: Path, **limits: float) -> Iterator[tuple["su
     """Another router over the same targets, with its own limits."""
     config = yaml.safe_load((site.work / "router.yaml").read_text())
     config["limits"] = limits
-    config["listen"]["port"] = port = free_ports().router
+    config["listen"]["port"] = port = free_port()
     (work / "router.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "router", "serve", "--config", str(work / "router.yaml")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
